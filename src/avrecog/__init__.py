@@ -1,0 +1,1 @@
+"""Recognise what happens in a clip from its sound and picture."""

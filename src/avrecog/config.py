@@ -1,0 +1,222 @@
+"""Reading sections of params.yaml into the dataclasses that the code beside them defines.
+
+This module knows no section itself. `load_params(train=TrainConfig, audio=AudioConfig)` reads two sections, reports
+every problem of both at once, and returns them as attributes.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import pydantic
+from pydantic import Field, Strict, TypeAdapter
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from avrecog.errors import ConfigError
+
+Count = Annotated[int, Strict(), Field(gt=0)]
+WholeNumber = Annotated[int, Strict(), Field(ge=0)]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+PositiveNumber = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+NonNegativeNumber = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Strict(), Field(ge=0, le=1)]
+Flag = Annotated[bool, Strict()]
+Text = Annotated[str, Strict(), Field(min_length=1)]
+
+PARAMS = Path("params.yaml")
+
+T = TypeVar("T")
+
+
+class Params:
+    """The sections asked for, each an attribute; `flat()` gives them as `section.key: value`."""
+
+    def __init__(self, **sections: Any) -> None:
+        self._sections = sections
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["_sections"][name]
+        except KeyError:
+            raise AttributeError(f"params has no section {name!r}; loaded: {', '.join(self._sections)}") from None
+
+    def flat(self) -> dict[str, Any]:
+        """Every value in force, keyed by its dotted path."""
+        return dict(flatten({name: plain(section) for name, section in self._sections.items()}))
+
+
+def load_params(path: Path = PARAMS, **sections: Any) -> Params:
+    """The named sections of params.yaml, each validated as the type given for it.
+
+    Args:
+        path: the YAML file; params.yaml of the working folder, as DVC reads it.
+        sections: section name -> type (a pydantic dataclass, or any annotation pydantic takes).
+
+    Raises:
+        ConfigError: if the file can't be read or any section has a problem; all problems are listed.
+    """
+    document = read_yaml(path)
+    loaded: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, kind in sections.items():
+        if name not in document:
+            problems.append(f"{name}: section is missing{_suggest(name, document)}")
+            continue
+        try:
+            loaded[name] = validate(kind, document[name], name)
+        except ConfigError as error:
+            problems += error.args[0].splitlines()
+    if problems:
+        raise ConfigError(listed(str(path), problems))
+    return Params(**loaded)
+
+
+def validate(kind: Any, value: Any, where: str) -> Any:
+    """`value` as an instance of `kind`.
+
+    Raises:
+        ConfigError: one line a problem, each beginning with its dotted path below `where`.
+    """
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    try:
+        return adapter.validate_python({} if value is None and dataclasses.is_dataclass(kind) else value)
+    except pydantic.ValidationError as error:
+        lines = [_problem(item, where, value) for item in error.errors(include_url=False)]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"{where}.{line}" for line in error.args[0].splitlines())) from None
+
+
+def listed(title: str, problems: list[str]) -> str:
+    """`title: 2 problems` and the problems below it, indented."""
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return "\n  ".join([f"{title}: {count}", *problems])
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, read as DVC reads it (YAML 1.2), as plain dicts and lists.
+
+    Raises:
+        ConfigError: if the file is missing, isn't YAML or isn't a mapping of sections.
+    """
+    try:
+        document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read ({error.strerror}); run from the project's root") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, got {type(document).__name__}")
+    return document
+
+
+def plain(value: Any) -> Any:
+    """`value` with dataclasses, tuples and paths turned into dicts, lists and text: what YAML, JSON and a checkpoint hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`(dotted path, leaf)` for every leaf of nested mappings; lists are leaves."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "dataclass_type": "a mapping",
+    "string_too_short": "text that isn't empty",
+    "finite_number": "a finite number",
+}
+
+
+def _problem(item: Any, where: str, value: Any) -> str:
+    kind, context = item["type"], item.get("ctx", {})
+    path, parent = _visible_path(item["loc"], value)
+    dotted = ".".join([where, *path])
+    given = _shown(item["input"])
+    if kind == "unexpected_keyword_argument":
+        known = [key for key in context.get("known", [])] or _known_keys(item, parent)
+        return f"{dotted}: unknown key{_suggest(path[-1], known)}"
+    if kind in ("missing", "missing_argument"):
+        return f"{dotted}: is missing"
+    if kind in ("value_error", "assertion_error"):
+        return f"{dotted}: {context.get('error', item['msg'])}"
+    if kind == "literal_error":
+        return f"{dotted}: expected {context['expected']}, got {given}"
+    if kind == "union_tag_invalid":
+        return f"{dotted}: expected {context['discriminator']} to be one of {context['expected_tags']}, got {context['tag']!r}"
+    if kind == "union_tag_not_found":
+        return f"{dotted}: key {context['discriminator']} is missing"
+    expected = _EXPECTED.get(kind) or _bound(kind, context) or item["msg"]
+    return f"{dotted}: expected {expected}, got {given}"
+
+
+def _bound(kind: str, context: Mapping[str, Any]) -> str | None:
+    words = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below", "less_than_equal": "at most"}
+    if kind not in words:
+        return None
+    name = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}[kind]
+    return f"a number {words[kind]} {context[name]:g}"
+
+
+def _visible_path(location: tuple[Any, ...], value: Any) -> tuple[list[str], Any]:
+    """The part of pydantic's location that stands in the file (it adds union tags), and the mapping that holds the last key."""
+    path: list[str] = []
+    here, parent = value, value
+    for step in location:
+        if isinstance(here, Mapping) and step not in here and step != location[-1]:
+            continue  # a union's tag
+        path.append(str(step))
+        parent = here
+        here = here.get(step) if isinstance(here, Mapping) else here[step] if _has(here, step) else None
+    return path, parent
+
+
+def _has(value: Any, step: Any) -> bool:
+    return isinstance(value, list | tuple) and isinstance(step, int) and step < len(value)
+
+
+def _known_keys(item: Any, parent: Any) -> list[str]:
+    return list(KNOWN_KEYS) if isinstance(parent, Mapping) else []
+
+
+KNOWN_KEYS: set[str] = set()
+
+
+def section(cls: type[T]) -> type[T]:
+    """Decorator: a frozen pydantic dataclass whose unknown keys are errors; its keys are remembered for suggestions."""
+    made = pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid"})(cls)  # type: ignore[call-overload]
+    KNOWN_KEYS.update(field.name for field in dataclasses.fields(made))
+    return made  # type: ignore[no-any-return]
+
+
+def _suggest(key: str, known: Any) -> str:
+    near = difflib.get_close_matches(key, [name for name in known if name != key], n=1, cutoff=0.6)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return "null"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

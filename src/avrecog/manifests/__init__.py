@@ -1,0 +1,1 @@
+"""Labelled clips: from an annotation to the manifest, the splits and the class names."""

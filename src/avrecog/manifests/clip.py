@@ -1,0 +1,159 @@
+"""A clip, and the manifest that lists the clips: one row each, as CSV."""
+
+import csv
+import dataclasses
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from avrecog.atomic import atomic_path
+from avrecog.errors import ManifestError
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An annotated stretch of a media file, with what probing the file told."""
+
+    clip_id: str
+    path: str  # as written in the manifest; `media_path` finds the file
+    label: str
+    group: str  # clips of one group (a source recording, a speaker) never stand on two sides of a split
+    fold: int | None
+    start_s: float
+    stop_s: float  # half-open: [start_s, stop_s)
+    duration_s: float  # stop_s - start_s
+    n_frames: int  # video frames between start_s and stop_s, by the file's own frame rate; 0 without a picture
+    fps: float  # 0 without a picture
+    sample_rate: int  # Hz; 0 without sound
+    has_audio: bool
+    has_video: bool
+
+
+COLUMNS = [field.name for field in dataclasses.fields(Clip)]
+
+
+def media_path(path: str) -> Path:
+    """Where a manifest's path points: absolute, or counted from the working folder, or from the project (DVC_ROOT).
+
+    An experiment in a temporary folder has its own `data/demo`, but git-ignored media lie in the project only.
+    """
+    here = Path(path)
+    if here.is_absolute() or here.exists():
+        return here
+    return Path(os.environ.get("DVC_ROOT", ".")) / path
+
+
+def write_manifest(path: Path, clips: Iterable[Clip]) -> None:
+    """Write the clips as CSV, whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([_cell(value) for value in dataclasses.astuple(clip)] for clip in clips)
+
+
+def read_manifest(path: Path) -> list[Clip]:
+    """The clips of a manifest, in file order.
+
+    Raises:
+        ManifestError: if the file is missing, a column is missing, a cell can't be read or a clip_id stands twice.
+    """
+    clips = [_clip(row, f"{path}, line {number}") for number, row in enumerate(_rows(path, COLUMNS), start=2)]
+    _refuse_doubles(path, [clip.clip_id for clip in clips])
+    return clips
+
+
+def write_splits(path: Path, splits: dict[str, str]) -> None:
+    """Write `clip_id,split` as CSV, whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["clip_id", "split"])
+        writer.writerows(splits.items())
+
+
+def read_splits(path: Path) -> dict[str, str]:
+    """`clip_id -> split` in file order.
+
+    Raises:
+        ManifestError: if the file is missing, a column is missing, a split is unknown or a clip_id stands twice.
+    """
+    rows = _rows(path, ["clip_id", "split"])
+    for number, row in enumerate(rows, start=2):
+        if row["split"] not in ("train", "val", "test"):
+            raise ManifestError(f"{path}, line {number}: expected split train, val or test, got {row['split']!r}")
+    _refuse_doubles(path, [row["clip_id"] for row in rows])
+    return {row["clip_id"]: row["split"] for row in rows}
+
+
+def read_labels(path: Path) -> list[str]:
+    """The class names, one a line; the line number (from 0) is the class index.
+
+    Raises:
+        ManifestError: if the file is missing, empty, or names a class twice.
+    """
+    try:
+        names = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ManifestError(f"{path}: can't be read ({error.strerror}); run `dvc repro prepare`") from None
+    if not names or len(set(names)) != len(names):
+        raise ManifestError(f"{path}: expected one class name a line, each once; run `dvc repro -f prepare`")
+    return names
+
+
+def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in columns if name not in (reader.fieldnames or [])]
+            if missing:
+                raise ManifestError(f"{path}: column {missing[0]} is missing; run `dvc repro -f prepare`")
+            return list(reader)
+    except OSError as error:
+        raise ManifestError(f"{path}: can't be read ({error.strerror}); run `dvc repro prepare`") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: not a CSV file in UTF-8: {error}") from None
+
+
+def _clip(row: dict[str, str], where: str) -> Clip:
+    try:
+        clip = Clip(
+            clip_id=row["clip_id"],
+            path=row["path"],
+            label=row["label"],
+            group=row["group"],
+            fold=int(row["fold"]) if row["fold"] else None,
+            start_s=float(row["start_s"]),
+            stop_s=float(row["stop_s"]),
+            duration_s=float(row["duration_s"]),
+            n_frames=int(row["n_frames"]),
+            fps=float(row["fps"]),
+            sample_rate=int(row["sample_rate"]),
+            has_audio=_truth(row["has_audio"]),
+            has_video=_truth(row["has_video"]),
+        )
+    except (TypeError, ValueError) as error:
+        raise ManifestError(f"{where}: {error}; run `dvc repro -f prepare`") from None
+    if not 0 <= clip.start_s < clip.stop_s or not math.isfinite(clip.stop_s):
+        raise ManifestError(f"{where}: expected 0 <= start_s < stop_s, got {clip.start_s} and {clip.stop_s}")
+    return clip
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else value
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"expected true or false, got {text!r}")
+    return text == "true"
+
+
+def _refuse_doubles(path: Path, ids: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for clip_id in ids:
+        if clip_id in seen:
+            raise ManifestError(f"{path}: clip_id {clip_id!r} stands twice; ids must be unique")
+        seen.add(clip_id)
