@@ -1,0 +1,129 @@
+"""Late fusion: a weighted sum of the probabilities that several models give.
+
+M models, N clips, K classes. Arrays only; which weights are best is `tuning.py`'s question.
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from avrecog.config import Count, NonNegativeNumber, WholeNumber, section
+from avrecog.errors import ConfigError, ScoreError
+from avrecog.metrics import mean_negative_log
+
+Objective = Literal["top1", "mean_class_accuracy", "log_loss"]
+
+
+@section
+class FuseConfig:
+    """Section `fuse` of params.yaml."""
+
+    coefficients: dict[str, NonNegativeNumber] | None = None  # model -> weight, used as they are; null: tuned on val
+    objective: Objective = "top1"  # what tuning maximises on val; log_loss is minimised
+    n_trials: Count = 200
+    seed: WholeNumber = 0
+    n_resamples: Count = 2000  # of the bootstrap
+
+    def __post_init__(self) -> None:
+        if self.coefficients is not None and not sum(self.coefficients.values()) > 0:
+            raise ConfigError(f"coefficients: expected at least one above 0, got {self.coefficients}")
+
+
+def normalise(coefficients: np.ndarray) -> np.ndarray:
+    """Coefficients scaled to sum 1, as (M,) float64; ones that already do (within 1e-9) come back bit for bit.
+
+    Raises:
+        ScoreError: if they aren't a row of finite numbers, none below 0 and one above.
+    """
+    values = np.asarray(coefficients, dtype=np.float64)
+    if values.ndim != 1 or not np.isfinite(values).all() or (values < 0).any() or not values.any():
+        raise ScoreError(f"coefficients: expected one number a model, none below 0 and one above, got {values.tolist()}")
+    total = values.sum()
+    return values.copy() if abs(total - 1) < 1e-9 else values / total
+
+
+def fuse(probabilities: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """The weighted sum of (M, N, K) probabilities: (N, K) float64.
+
+    Raises:
+        ScoreError: if there isn't one coefficient a model.
+    """
+    if np.ndim(probabilities) != 3 or np.shape(coefficients) != np.shape(probabilities)[:1]:
+        raise ScoreError(
+            f"expected (models, clips, classes) and one coefficient a model, got shapes {np.shape(probabilities)} and "
+            f"{np.shape(coefficients)}"
+        )
+    return _weighted_sum(probabilities, coefficients)
+
+
+class FusionObjective:
+    """What coefficients are worth on a set of clips, prepared so that asking is cheap.
+
+    Whatever the non-negative weights are, a class that every model puts below the true class, or below one same strong
+    wrong class, can't decide a clip, and a clip is lost if every model puts one same wrong class above the true one. So
+    only the few open pairs of clip and class are kept. It decides each clip as `fuse` and `correct_clips` do.
+
+    Args:
+        probabilities: (M, N, K) float32.
+        labels: (N,) int64 in [0, K).
+        objective: `top1` and `mean_class_accuracy` in [0, 1], `log_loss` negated, so that more is always better.
+    """
+
+    def __init__(self, probabilities: np.ndarray, labels: np.ndarray, objective: Objective = "top1") -> None:
+        n_clips = probabilities.shape[1]
+        clips = np.arange(n_clips)
+        own = probabilities[:, clips, labels]  # (M, N)
+        rival = _not_below_everywhere(probabilities, own)  # (N, K)
+        rival[clips, labels] = False
+        for view in (*probabilities, probabilities.sum(axis=0)):  # the strongest wrong class of each model and of all
+            wrong = view.copy()
+            wrong[clips, labels] = -1
+            rival &= _not_below_everywhere(probabilities, probabilities[:, clips, wrong.argmax(axis=1)])
+        clip, rival_class = np.nonzero(rival)  # (P,) each: the pairs that can matter
+        rivals = probabilities[:, clip, rival_class]  # (M, P)
+        self._open = np.ones(n_clips, dtype=bool)  # no wrong class is above the true one for every model
+        self._open[clip[(rivals > own[:, clip]).all(axis=0)]] = False
+        undecided = self._open[clip]
+        self._clip, self._rivals, rival_class = clip[undecided], rivals[:, undecided], rival_class[undecided]
+        self._own = own
+        self._before = rival_class < labels[self._clip]  # ties go to the lower index
+        self._objective = objective
+        per_class = np.bincount(labels)
+        self._clip_weight = (
+            1 / (per_class[labels] * np.count_nonzero(per_class))
+            if objective == "mean_class_accuracy"
+            else np.full(n_clips, 1 / n_clips)
+        )
+
+    def __call__(self, coefficients: np.ndarray) -> float:
+        """The value of (M,) coefficients that sum to 1; more is better."""
+        if self._objective == "log_loss":
+            return -self.log_loss(coefficients)
+        own = _weighted_sum(self._own, coefficients)[self._clip]
+        rivals = _weighted_sum(self._rivals, coefficients)
+        beaten = (rivals > own) | ((rivals == own) & self._before)
+        correct = self._open.copy()
+        correct[self._clip[beaten]] = False
+        # rounded, so that equal shares summed in another order are equal
+        return round(float(self._clip_weight[correct].sum()), 12)
+
+    def log_loss(self, coefficients: np.ndarray) -> float:
+        """The log-loss of the fused probabilities, in nats."""
+        return mean_negative_log(_weighted_sum(self._own, coefficients))
+
+
+def _not_below_everywhere(probabilities: np.ndarray, bar: np.ndarray) -> np.ndarray:
+    """(N, K) booleans: the class reaches the (M, N) bar in at least one model."""
+    reached = np.zeros(probabilities.shape[1:], dtype=bool)
+    for model_probabilities, model_bar in zip(probabilities, bar, strict=True):
+        reached |= model_probabilities >= model_bar[:, None]
+    return reached
+
+
+def _weighted_sum(arrays: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    # model by model, not as a BLAS product: that rounds differently with the array's layout, so a tie could be broken
+    # one way while tuning and the other way in the report. Both are bound by memory and equally fast.
+    total = np.multiply(arrays[0], coefficients[0], dtype=np.float64)
+    for array, coefficient in zip(arrays[1:], coefficients[1:], strict=True):
+        total += np.multiply(array, coefficient, dtype=np.float64)
+    return total

@@ -1,0 +1,194 @@
+"""Stage prepare: from an annotation to the manifest, the splits, the class names and a report."""
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from tqdm import tqdm
+
+from avrecog.atomic import atomic_path
+from avrecog.config import Fraction, Text, WholeNumber, section
+from avrecog.errors import AvrecogError, ConfigError, ManifestError, MediaError
+from avrecog.manifests.annotated import AnnotatedClip
+from avrecog.manifests.clip import Clip, media_path, write_manifest, write_splits
+from avrecog.manifests.csv_file import read_csv
+from avrecog.manifests.demo import read_demo
+from avrecog.manifests.folder import read_folder
+from avrecog.manifests.splits import counts, make_splits
+from avrecog.media.container import Probe, probe
+from avrecog.outcome import Outcome
+
+log = logging.getLogger(__name__)
+
+SHORTEST_S = 0.01  # a span shorter than this holds nothing that a front end could frame
+
+
+@section
+class DataConfig:
+    """Section `data` in params.yaml: where the clips are, and how they are split."""
+
+    source: Literal["demo", "csv", "folder"]
+    annotation: Text  # demo: its YAML; csv: the file; folder: the root; a relative path counts from the project
+    max_skipped: Fraction = 0.01  # of the clips may be unreadable; above, the stage fails with the list
+    test_fold: WholeNumber | None = None  # this fold of the annotation is the test
+    val_fraction: Fraction = Field(0.2, gt=0, lt=1)  # of train, where the annotation gives no val
+    test_fraction: Fraction = Field(0.2, gt=0, lt=1)  # of all, where the annotation gives no test
+    seed: WholeNumber = 0  # of the cuts
+
+    def __post_init__(self) -> None:
+        """Refuse a fold where none can be."""
+        if self.test_fold is not None and self.source != "csv":
+            raise ConfigError(f"test_fold: only source csv has folds, got source {self.source}; set it to null")
+
+
+def prepare(data: DataConfig, out: Path) -> Outcome:
+    """Write `manifest.csv`, `splits.csv`, `labels.txt`, `report.json` into `out`; for the demo its clips too.
+
+    Every file is probed. One that can't be read is skipped, counted and listed in the report.
+
+    Raises:
+        ManifestError: if the annotation is wrong, two clips have one id, or too many files can't be read.
+    """
+    rows = _read_annotation(data, out / "demo")
+    probes = _probe_all([media_path(row.path) for row in rows])
+    clips, kept, skipped = [], [], []
+    for row, clip_id, found in zip(rows, _clip_ids(rows), probes, strict=True):
+        try:
+            clips.append(_clip(row, clip_id, found))
+            kept.append(row)
+        except MediaError as error:
+            skipped.append({"clip_id": clip_id, "where": row.where, "reason": str(error)})
+    report = {"n_clips": len(clips), "n_skipped": len(skipped), "skipped": skipped}
+    if len(skipped) > data.max_skipped * len(rows):
+        shown = "\n  ".join(f"{item['where']}: {item['reason']}" for item in skipped[:20])
+        raise ManifestError(
+            f"{len(skipped)} of {len(rows)} clips can't be read, more than data.max_skipped ({data.max_skipped:g}) "
+            f"allows:\n  {shown}"
+        )
+    splits = make_splits(
+        [clip.clip_id for clip in clips],
+        [clip.label for clip in clips],
+        [clip.group for clip in clips],
+        [row.split for row in kept],
+        [row.fold for row in kept],
+        data.test_fold,
+        data.val_fraction,
+        data.test_fraction,
+        data.seed,
+    )
+    labels = sorted({clip.label for clip in clips})
+    by_split = counts(splits, {clip.clip_id: clip.label for clip in clips})
+    _check_labels(labels, by_split)
+    n_silent = sum(not clip.has_audio for clip in clips)
+    n_pictureless = sum(not clip.has_video for clip in clips)
+    report |= {"n_silent": n_silent, "n_pictureless": n_pictureless, "splits": by_split}
+    report["hours"] = round(sum(clip.duration_s for clip in clips) / 3600, 4)
+    write_manifest(out / "manifest.csv", clips)
+    write_splits(out / "splits.csv", splits)
+    with atomic_path(out / "labels.txt") as temporary:
+        temporary.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    with atomic_path(out / "report.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    sizes = Counter(splits.values())
+    summary = (
+        f"{len(clips):,} clips of {len(labels)} classes: {sizes['train']:,} train, {sizes['val']:,} val, "
+        f"{sizes['test']:,} test; {len(skipped)} skipped, {n_silent} without sound, {n_pictureless} without picture"
+    )
+    metrics = {
+        "n_clips": len(clips),
+        "n_classes": len(labels),
+        "n_skipped": len(skipped),
+        "n_silent": n_silent,
+        "n_pictureless": n_pictureless,
+        **{f"n_{split}": count for split, count in sorted(sizes.items())},
+    }
+    return Outcome(summary, metrics, files=[out / "report.json", out / "labels.txt"])
+
+
+def _read_annotation(data: DataConfig, demo_folder: Path) -> list[AnnotatedClip]:
+    annotation = media_path(data.annotation)
+    demo_folder.mkdir(parents=True, exist_ok=True)  # an output of the stage, empty where the clips come from elsewhere
+    readers: dict[str, Callable[[], list[AnnotatedClip]]] = {
+        "demo": lambda: read_demo(annotation, demo_folder),
+        "csv": lambda: read_csv(annotation, Path(data.annotation).parent),
+        "folder": lambda: read_folder(annotation, Path(data.annotation)),
+    }
+    return readers[data.source]()
+
+
+def _probe_all(paths: Sequence[Path]) -> list[Probe | MediaError]:
+    """What each file holds, or why it can't be read; each file is opened once however many clips it has."""
+    distinct = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # FFmpeg works without Python's lock
+        found = list(tqdm(pool.map(_probe, distinct), total=len(distinct), unit="file", desc="probe", mininterval=1))
+    by_path = dict(zip(distinct, found, strict=True))
+    return [by_path[path] for path in paths]
+
+
+def _probe(path: Path) -> Probe | MediaError:
+    try:
+        return probe(path)
+    except MediaError as error:
+        return error
+
+
+def _clip(row: AnnotatedClip, clip_id: str, found: Probe | MediaError) -> Clip:
+    if isinstance(found, AvrecogError):
+        raise found
+    start_s = row.start_s or 0.0
+    stop_s = found.duration_s if row.stop_s is None else min(row.stop_s, found.duration_s)
+    if stop_s - start_s < SHORTEST_S:
+        raise MediaError(f"{row.path}: starts at {start_s:g} s, but the file lasts {found.duration_s:g} s")
+    return Clip(
+        clip_id=clip_id,
+        path=row.path,
+        label=row.label,
+        group=row.group or row.path,
+        fold=row.fold,
+        start_s=round(start_s, 6),
+        stop_s=round(stop_s, 6),
+        duration_s=round(stop_s - start_s, 6),
+        n_frames=round((stop_s - start_s) * found.fps),
+        fps=found.fps,
+        sample_rate=found.sample_rate,
+        has_audio=found.has_audio,
+        has_video=found.has_video,
+    )
+
+
+def _clip_ids(rows: Sequence[AnnotatedClip]) -> list[str]:
+    """The annotation's ids, or the path below the folder that all share, with the times where a file has many clips."""
+    shared = os.path.commonpath([os.path.dirname(row.path) for row in rows])
+    ids = []
+    for row in rows:
+        name = row.clip_id or os.path.splitext(os.path.relpath(row.path, shared))[0]
+        if row.clip_id is None and (row.start_s is not None or row.stop_s is not None):
+            name += f"@{row.start_s or 0:g}-{'' if row.stop_s is None else f'{row.stop_s:g}'}"
+        ids.append(name)
+    doubled = [clip_id for clip_id, count in Counter(ids).items() if count > 1]
+    if doubled:
+        first = [row.where for row, clip_id in zip(rows, ids, strict=True) if clip_id == doubled[0]]
+        raise ManifestError(
+            f"{len(doubled)} clip ids stand more than once, the first is {doubled[0]!r} ({' and '.join(first[:3])}); drop a "
+            f"row, or give the rows a clip_id each"
+        )
+    return ids
+
+
+def _check_labels(labels: Sequence[str], by_split: dict[str, dict[str, int]]) -> None:
+    if len(labels) < 2:
+        raise ManifestError(f"expected two classes at least, got {len(labels)} ({', '.join(labels)}); add clips of another class")
+    unknown = {label for split in ("val", "test") for label in by_split[split]} - set(by_split["train"])
+    if unknown:
+        first = sorted(unknown)[0]
+        raise ManifestError(f"class {first!r} stands in val or test and never in train; correct the label or add training clips")
+    for split in ("val", "test"):
+        absent = sorted(set(labels) - set(by_split[split]))
+        if absent:
+            log.warning("split %s has no clip of %d classes: %s", split, len(absent), ", ".join(absent[:10]))

@@ -1,0 +1,129 @@
+"""Opening a media file, and what its header and streams say."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import av.container
+import av.stream
+import av.video
+
+from avrecog.errors import MediaError
+
+av.logging.set_level(av.logging.FATAL)  # FFmpeg's warnings go to stderr otherwise; errors arrive as exceptions
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a media file holds."""
+
+    duration_s: float
+    sample_rate: int  # Hz; 0 without sound
+    fps: float  # 0 without a picture
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether there is a sound stream."""
+        return self.sample_rate > 0
+
+    @property
+    def has_video(self) -> bool:
+        """Whether there is a moving picture (cover art is none)."""
+        return self.fps > 0
+
+
+def probe(path: Path) -> Probe:
+    """Duration, sample rate and frame rate of a media file, with the first packet of each stream really decoded.
+
+    Raises:
+        MediaError: if the file is missing, not a media file, has neither sound nor a moving picture, or can't be decoded.
+    """
+    with open_media(path) as container:
+        audio, video = audio_stream(container), video_stream(container)
+        if audio is None and video is None:
+            raise MediaError(f"{path}: no sound and no moving picture")
+        fps = float(video.average_rate or video.guessed_rate or 0) if video is not None else 0.0
+        sample_rate = int(audio.sample_rate) if audio is not None else 0
+        for stream in (audio, video):
+            if stream is not None and next(iter(container.decode(stream)), None) is None:
+                raise MediaError(f"{path}: {stream.type} stream has nothing in it")
+            container.seek(0)
+        duration_s = _duration_s(container)
+    if duration_s <= 0:
+        duration_s = _decoded_duration_s(path)
+    return Probe(duration_s=round(duration_s, 6), sample_rate=sample_rate, fps=round(fps, 6))
+
+
+@contextlib.contextmanager
+def open_media(path: Path) -> Iterator[av.container.InputContainer]:
+    """An open container; what FFmpeg finds wrong while it is read becomes a MediaError that names the file.
+
+    Raises:
+        MediaError: if the file can't be opened or read.
+    """
+    if path.is_dir():
+        raise MediaError(f"{path}: is a folder, expected a media file")
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            yield container
+    except FileNotFoundError:
+        raise MediaError(f"{path}: no such file; correct the path in the annotation or drop the row") from None
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MediaError(f"{path}: can't be decoded ({reason})") from None
+
+
+def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
+    """The first sound stream, or None."""
+    return container.streams.audio[0] if container.streams.audio else None
+
+
+def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The first moving picture, or None: cover art is one still picture, not a video."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    return None
+
+
+def seek_before(container: av.container.InputContainer, stream: av.stream.Stream, start_s: float) -> None:
+    """Go to a key frame at or before `start_s`, with half a second to spare for decoders that need a run-up."""
+    if start_s > 0:
+        assert stream.time_base is not None
+        target_s = max(0.0, start_s - 0.5)
+        container.seek(int(target_s / stream.time_base) + (stream.start_time or 0), stream=stream, backward=True)
+
+
+def stream_start_s(stream: av.stream.Stream) -> float:
+    """The time stamp of a stream's beginning; clips count their times from there."""
+    if stream.start_time is None or stream.time_base is None:
+        return 0.0
+    return float(stream.start_time * stream.time_base)
+
+
+def _duration_s(container: av.container.InputContainer) -> float:
+    lengths = [
+        float(stream.duration * stream.time_base)
+        for stream in (audio_stream(container), video_stream(container))
+        if stream is not None and stream.duration and stream.time_base
+    ]
+    if lengths:
+        return max(lengths)
+    return container.duration / av.time_base if container.duration else 0.0
+
+
+def _decoded_duration_s(path: Path) -> float:
+    """How long the file lasts when its header doesn't say."""
+    stop_s = 0.0
+    with open_media(path) as container:
+        stream = audio_stream(container) or video_stream(container)
+        assert stream is not None
+        start_s = stream_start_s(stream)
+        for packet in container.demux(stream):
+            if packet.pts is not None and packet.time_base is not None:
+                stop_s = max(stop_s, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start_s)
+    if stop_s <= 0:
+        raise MediaError(f"{path}: lasts no time at all")
+    return stop_s

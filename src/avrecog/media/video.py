@@ -1,0 +1,128 @@
+"""Media file -> RGB frames of one size at one rate."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+
+from avrecog.config import Count, PositiveNumber, WholeNumber, section
+from avrecog.errors import ConfigError, MediaError
+from avrecog.media.container import open_media, seek_before, stream_start_s, video_stream
+
+
+@section
+class CropConfig:
+    """Part `crop` of section `video`: a fixed region of the picture, in pixels of the file's own frames."""
+
+    x: WholeNumber
+    y: WholeNumber
+    width: Count
+    height: Count
+
+
+@section
+class VideoConfig:
+    """Section `video` in params.yaml: the frames that are stored."""
+
+    fps: PositiveNumber = 10.0  # frames stored a second
+    height: Count = 72  # pixels; the picture is scaled to cover height x width and cut in the middle
+    width: Count = 72
+    crop: CropConfig | None = None  # cut this region first; null: the whole picture
+
+    def __post_init__(self) -> None:
+        """Refuse odd sizes, which FFmpeg's scaler would round."""
+        if self.height % 2 or self.width % 2:
+            raise ConfigError(f"height: expected even height and width, got {self.height} x {self.width}")
+
+
+def decode_video(path: Path, config: VideoConfig, start_s: float = 0.0, stop_s: float | None = None) -> np.ndarray:
+    """Frames of the span at `config.fps`: at each tick the picture that is on screen then.
+
+    Ticks stand at start_s + (i + 0.5) / fps, so a variable frame rate and a wrong one in the header do no harm. The
+    display rotation in the file's metadata is applied.
+
+    Returns: (n_frames, height, width, 3) uint8 RGB; one frame at least.
+
+    Raises:
+        MediaError: if there is no moving picture, it can't be decoded, the crop lies outside it, or nothing lies in the
+            span.
+    """
+    with open_media(path) as container:
+        stream = video_stream(container)
+        if stream is None:
+            raise MediaError(f"{path}: no moving picture; drop the row or leave rgb out of pipeline.models")
+        stream.thread_type = "NONE"  # one process a core already
+        origin_s = stream_start_s(stream)
+        seek_before(container, stream, start_s)
+        frames = _on_screen(container, stream, origin_s, config.fps, start_s, stop_s)
+        pictures = [_fit(frame, config, path) for frame in frames]
+    if not pictures:
+        raise MediaError(f"{path}: no picture between {start_s:g} s and {stop_s if stop_s is not None else 'the end'}")
+    return np.stack(pictures)
+
+
+def _on_screen(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    origin_s: float,
+    fps: float,
+    start_s: float,
+    stop_s: float | None,
+) -> Iterator[av.VideoFrame]:
+    """For each tick, the last frame whose time has come."""
+    shown: av.VideoFrame | None = None
+    shown_until_s = 0.0
+    tick = 0
+    rate = float(stream.average_rate or 25)
+    for frame in container.decode(stream):
+        if frame.time is None:
+            continue
+        time_s = frame.time - origin_s
+        while shown is not None and (tick_s := start_s + (tick + 0.5) / fps) < time_s:
+            if stop_s is not None and tick_s >= stop_s:
+                return
+            yield shown
+            tick += 1
+        shown, shown_until_s = frame, time_s + 1 / rate
+    if shown is None:
+        return
+    end_s = shown_until_s if stop_s is None else min(stop_s, shown_until_s)
+    while start_s + (tick + 0.5) / fps < end_s or tick == 0 and end_s > start_s:
+        yield shown
+        tick += 1
+
+
+def _fit(frame: av.VideoFrame, config: VideoConfig, path: Path) -> np.ndarray:
+    """(height, width, 3) uint8: cropped, scaled to cover the stored size, cut in the middle, turned upright."""
+    quarter_turns = round(-frame.rotation / 90) % 4
+    height, width = config.height, config.width
+    if config.crop is None and not quarter_turns:
+        scale = max(height / frame.height, width / frame.width)
+        scaled_height, scaled_width = _even(frame.height * scale), _even(frame.width * scale)
+        picture = frame.reformat(scaled_width, scaled_height, "rgb24", interpolation="AREA").to_ndarray()
+        return _middle(picture, height, width)
+    picture = np.rot90(frame.to_ndarray(format="rgb24"), -quarter_turns)
+    if config.crop is not None:
+        crop = config.crop
+        if crop.x + crop.width > picture.shape[1] or crop.y + crop.height > picture.shape[0]:
+            raise MediaError(
+                f"{path}: video.crop (x {crop.x}, y {crop.y}, {crop.width} x {crop.height}) lies outside its picture "
+                f"of {picture.shape[1]} x {picture.shape[0]}"
+            )
+        picture = picture[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
+    scale = max(height / picture.shape[0], width / picture.shape[1])
+    target = (_even(picture.shape[1] * scale), _even(picture.shape[0] * scale))
+    cut = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    return _middle(cut.reformat(*target, "rgb24", interpolation="BICUBIC").to_ndarray(), height, width)
+
+
+def _even(length: float) -> int:
+    """The nearest even number of pixels, not below: the scaled picture must cover the stored one."""
+    return 2 * math.ceil(length / 2 - 1e-6)
+
+
+def _middle(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    return picture[top : top + height, left : left + width]

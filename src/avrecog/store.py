@@ -1,0 +1,218 @@
+"""Clip id -> array on disk: all clips of a modality in one memory-mapped file, one after the other.
+
+A store is a folder: `values.bin` (rows of one shape and type), `index.csv` (one line a clip: where its rows lie, and
+their checksum), `store.json` (the settings it was made with), which is written last: a folder without it is not yet a
+store. A line of the index is written only when the rows it speaks of are on the disk, so a kill loses the clips since
+the last line and nothing else.
+"""
+
+import csv
+import json
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avrecog.atomic import atomic_path, sync
+from avrecog.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+BLOCK_BYTES = 32 * 2**20  # written and synced together
+
+
+class StoreWriter:
+    """Appends clips to a store that is being made, or goes on with one that a kill left unfinished."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], row_shape: Sequence[int], dtype: str) -> None:
+        """Open `folder` for writing; `settings` decide whether what lies there is of any use."""
+        self.folder = folder
+        self.header = {"settings": dict(settings), "row_shape": list(row_shape), "dtype": dtype}
+        self.stored: dict[str, int] = {}  # clip_id -> rows
+        self.complete = (folder / "store.json").exists() and _header(folder / "store.json") == self.header
+        if self.complete:
+            self.stored = {line[0]: int(line[2]) for line in _index_lines(folder)}
+            return
+        if (folder / "unfinished.json").exists() and _header(folder / "unfinished.json") == self.header:
+            self._take_up()
+        else:
+            self._begin()
+        self._values = (folder / "values.bin").open("ab")
+        self._index = (folder / "index.csv").open("a", newline="", encoding="utf-8")
+        self._pending: list[tuple[str, np.ndarray]] = []
+        self._pending_bytes = 0
+
+    @property
+    def n_bytes(self) -> int:
+        """The size of what is stored."""
+        return (self.folder / "values.bin").stat().st_size
+
+    def append(self, clip_id: str, rows: np.ndarray) -> None:
+        """Add a clip's rows: (n, *row_shape), n at least 1."""
+        assert list(rows.shape[1:]) == self.header["row_shape"], (rows.shape, self.header)
+        assert len(rows), clip_id
+        assert clip_id not in self.stored, clip_id
+        self._pending.append((clip_id, np.ascontiguousarray(rows, dtype=self.header["dtype"])))
+        self._pending_bytes += self._pending[-1][1].nbytes
+        if self._pending_bytes >= BLOCK_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put the pending rows on the disk, then the lines that speak of them."""
+        self._values.writelines(rows.tobytes() for _, rows in self._pending)
+        self._values.flush()
+        os.fsync(self._values.fileno())
+        start = sum(self.stored.values())
+        lines = []
+        for clip_id, rows in self._pending:
+            lines.append((clip_id, start, len(rows), f"{zlib.crc32(rows.tobytes()):08x}"))
+            self.stored[clip_id] = len(rows)
+            start += len(rows)
+        csv.writer(self._index, lineterminator="\n").writerows(lines)
+        self._index.flush()
+        os.fsync(self._index.fileno())
+        self._pending, self._pending_bytes = [], 0
+
+    def close(self) -> None:
+        """Put what is pending on the disk and leave the store unfinished, to be taken up later."""
+        if not self.complete:
+            self.flush()
+            self._values.close()
+            self._index.close()
+
+    def finish(self) -> None:
+        """Put the last rows on the disk and declare the store whole."""
+        if self.complete:
+            return
+        self.close()
+        with atomic_path(self.folder / "store.json") as temporary:
+            temporary.write_text(json.dumps(self.header, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        (self.folder / "unfinished.json").unlink()
+        self.complete = True
+
+    def _begin(self) -> None:
+        if self.folder.exists() and any(self.folder.iterdir()):
+            log.info("%s: was made with other settings or clips; begun anew", self.folder)
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self.folder / "unfinished.json") as temporary:
+            temporary.write_text(json.dumps(self.header, sort_keys=True), encoding="utf-8")
+        (self.folder / "values.bin").touch()
+        with (self.folder / "index.csv").open("w", encoding="utf-8") as file:
+            file.write("clip_id,start,n_rows,crc32\n")
+        sync(self.folder)
+
+    def _take_up(self) -> None:
+        """Keep the clips whose lines are whole; cut off what a kill left behind them."""
+        lines = _index_lines(self.folder, allow_cut=True)
+        self.stored = {line[0]: int(line[2]) for line in lines}
+        row_bytes = int(np.prod(self.header["row_shape"])) * np.dtype(self.header["dtype"]).itemsize
+        os.truncate(self.folder / "values.bin", sum(self.stored.values()) * row_bytes)
+        with atomic_path(self.folder / "index.csv") as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([["clip_id", "start", "n_rows", "crc32"], *lines])
+        log.info("%s: going on after %d clips", self.folder, len(lines))
+
+
+class Store:
+    """A finished store, open for reading.
+
+    Attributes:
+        values: (all rows, *row_shape), memory-mapped, read-only.
+        clip_ids: the stored clips, in the order of their rows.
+        start, n_rows: (n_clips,) int64: clip i lies in values[start[i] : start[i] + n_rows[i]].
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
+        """Open a store and check that it is whole and was made with `settings` (None: any).
+
+        Raises:
+            StoreError: if it is missing, unfinished, damaged, or was made with other settings.
+        """
+        if not (folder / "store.json").exists():
+            raise StoreError(f"{folder}: no finished store here; run `dvc repro extract`")
+        header = _header(folder / "store.json")
+        self.folder = folder
+        self.settings: dict[str, Any] = header.get("settings", {})
+        if settings is not None and self.settings.get("front_end") != settings:
+            raise StoreError(
+                f"{folder}: was made with other settings than params.yaml has "
+                f"({_difference(self.settings.get('front_end'), settings)}); run `dvc repro extract`"
+            )
+        lines = _index_lines(folder)
+        self.clip_ids = [line[0] for line in lines]
+        self.start = np.array([int(line[1]) for line in lines], dtype=np.int64)
+        self.n_rows = np.array([int(line[2]) for line in lines], dtype=np.int64)
+        self._crc32 = [line[3] for line in lines]
+        self._position = {clip_id: index for index, clip_id in enumerate(self.clip_ids)}
+        shape = (int(self.n_rows.sum()), *header["row_shape"])
+        dtype = np.dtype(header["dtype"])
+        size = (folder / "values.bin").stat().st_size if (folder / "values.bin").exists() else -1
+        if size != int(np.prod(shape)) * dtype.itemsize:
+            raise StoreError(f"{folder}/values.bin: expected {int(np.prod(shape)) * dtype.itemsize} bytes, got {size}; {_MEND}")
+        self.values: np.ndarray = (
+            np.memmap(folder / "values.bin", dtype, "r", shape=shape) if size else np.zeros(shape, dtype)
+        )
+
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self._position
+
+    def __getitem__(self, clip_id: str) -> np.ndarray:
+        index = self._position[clip_id]
+        return self.values[self.start[index] : self.start[index] + self.n_rows[index]]
+
+    def positions(self, clip_ids: Sequence[str]) -> np.ndarray:
+        """Where each clip stands in `start` and `n_rows`: (n,) int64; every clip must be stored."""
+        return np.array([self._position[clip_id] for clip_id in clip_ids], dtype=np.int64)
+
+    def verify(self) -> None:
+        """Read every row and compare the checksums.
+
+        Raises:
+            StoreError: naming the first clip whose rows have changed since they were written.
+        """
+        for clip_id, crc32 in zip(self.clip_ids, self._crc32, strict=True):
+            if f"{zlib.crc32(np.ascontiguousarray(self[clip_id]).tobytes()):08x}" != crc32:
+                raise StoreError(f"{self.folder}: the rows of clip {clip_id} differ from what was written; {_MEND}")
+
+
+_MEND = "the store is damaged: remove the folder and run `dvc repro extract`"
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StoreError(f"{path}: can't be read ({error}); {_MEND}") from None
+    if not isinstance(header, dict) or {"settings", "row_shape", "dtype"} - header.keys():
+        raise StoreError(f"{path}: expected settings, row_shape and dtype; {_MEND}")
+    return header
+
+
+def _index_lines(folder: Path, allow_cut: bool = False) -> list[list[str]]:
+    """The lines of the index, checked to follow one another without a gap; a cut-off last line is dropped if allowed."""
+    path = folder / "index.csv"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: can't be read ({error}); {_MEND}") from None
+    if allow_cut:
+        text = text[: text.rfind("\n") + 1]
+    lines = list(csv.reader(text.splitlines(keepends=True)))[1:]
+    expected_start = 0
+    for number, line in enumerate(lines, start=2):
+        if len(line) != 4 or not line[1].isdigit() or not line[2].isdigit() or int(line[1]) != expected_start:
+            raise StoreError(f"{path}, line {number}: expected clip_id,start,n_rows,crc32 in unbroken order; {_MEND}")
+        expected_start += int(line[2])
+    return lines
+
+
+def _difference(made_with: Any, asked_for: Mapping[str, Any]) -> str:
+    if not isinstance(made_with, Mapping):
+        return "its settings are missing"
+    keys = [key for key in asked_for if made_with.get(key) != asked_for[key]]
+    return ", ".join(f"{key}: {made_with.get(key)} there, {asked_for[key]} here" for key in keys) or "keys differ"
