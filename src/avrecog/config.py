@@ -31,47 +31,64 @@ PARAMS = Path("params.yaml")
 T = TypeVar("T")
 
 
-class Params:
-    """The sections asked for, each an attribute; `flat()` gives them as `section.key: value`."""
+@dataclasses.dataclass(frozen=True)
+class At:
+    """A part of params.yaml that stands elsewhere than at the top: its dotted path and its type."""
 
-    def __init__(self, **sections: Any) -> None:
-        self._sections = sections
+    path: str
+    kind: Any
+
+
+class Params:
+    """The parts asked for, each an attribute; `flat()` gives them as `section.key: value`."""
+
+    def __init__(self, paths: Mapping[str, str], values: Mapping[str, Any]) -> None:
+        self._paths, self._values = paths, values
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return self.__dict__["_sections"][name]
+            return self.__dict__["_values"][name]
         except KeyError:
-            raise AttributeError(f"params has no section {name!r}; loaded: {', '.join(self._sections)}") from None
+            raise AttributeError(f"params has no part {name!r}; loaded: {', '.join(self._values)}") from None
 
     def flat(self) -> dict[str, Any]:
-        """Every value in force, keyed by its dotted path."""
-        return dict(flatten({name: plain(section) for name, section in self._sections.items()}))
+        """Every value in force, keyed by its dotted path in params.yaml."""
+        return dict(flatten({self._paths[name]: plain(value) for name, value in self._values.items()}))
 
 
-def load_params(path: Path = PARAMS, **sections: Any) -> Params:
-    """The named sections of params.yaml, each validated as the type given for it.
+def load_params(path: Path = PARAMS, **parts: Any) -> Params:
+    """The named parts of params.yaml, each validated as the type given for it.
 
     Args:
         path: the YAML file; params.yaml of the working folder, as DVC reads it.
-        sections: section name -> type (a pydantic dataclass, or any annotation pydantic takes).
+        parts: section name -> type (a pydantic dataclass, or any annotation pydantic takes), or any name -> `At`.
 
     Raises:
-        ConfigError: if the file can't be read or any section has a problem; all problems are listed.
+        ConfigError: if the file can't be read or any part has a problem; all problems are listed.
     """
     document = read_yaml(path)
-    loaded: dict[str, Any] = {}
+    where = {name: part if isinstance(part, At) else At(name, part) for name, part in parts.items()}
+    values: dict[str, Any] = {}
     problems: list[str] = []
-    for name, kind in sections.items():
-        if name not in document:
-            problems.append(f"{name}: section is missing{_suggest(name, document)}")
-            continue
+    for name, part in where.items():
         try:
-            loaded[name] = validate(kind, document[name], name)
+            values[name] = validate(part.kind, _at(document, part.path), part.path)
         except ConfigError as error:
             problems += error.args[0].splitlines()
     if problems:
         raise ConfigError(listed(str(path), problems))
-    return Params(**loaded)
+    return Params({name: part.path for name, part in where.items()}, values)
+
+
+def _at(document: Mapping[str, Any], path: str) -> Any:
+    """What stands at a dotted path."""
+    here: Any = document
+    for step in path.split("."):
+        if not isinstance(here, Mapping) or step not in here:
+            known = here if isinstance(here, Mapping) else {}
+            raise ConfigError(f"{path}: is missing{_suggest(step, known)}")
+        here = here[step]
+    return here
 
 
 def validate(kind: Any, value: Any, where: str) -> Any:

@@ -24,7 +24,8 @@ from avrecog.errors import AvrecogError, MediaError
 from avrecog.logmel import AudioConfig, LogMel
 from avrecog.manifests.clip import Clip, media_path
 from avrecog.media.audio import decode_audio
-from avrecog.media.video import VideoConfig, decode_video
+from avrecog.media.settings import VideoConfig
+from avrecog.media.video import decode_video
 from avrecog.outcome import Outcome
 from avrecog.store import StoreWriter
 

@@ -37,7 +37,9 @@ def normalise(coefficients: np.ndarray) -> np.ndarray:
     """
     values = np.asarray(coefficients, dtype=np.float64)
     if values.ndim != 1 or not np.isfinite(values).all() or (values < 0).any() or not values.any():
-        raise ScoreError(f"coefficients: expected one number a model, none below 0 and one above, got {values.tolist()}")
+        raise ScoreError(
+            f"coefficients: expected one number a model, none below 0 and one above, got {values.tolist()}"
+        )
     total = values.sum()
     return values.copy() if abs(total - 1) < 1e-9 else values / total
 

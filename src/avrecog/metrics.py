@@ -5,8 +5,8 @@ N clips, K classes. `scores` is (N, K), higher is likelier, logits or probabilit
 scores refuses, with a ScoreError that says where, NaN and infinity, shapes that don't fit, and labels out of range.
 
 Ties: a class with the same score as the true class but a lower index ranks above it, so results are the same on every
-machine, the top-1 class is `argmax`, and a constant output scores what a constant guess deserves. (MMAction2 breaks ties
-by numpy's unstable sort, where mostly the higher index wins.)
+machine, the top-1 class is `argmax`, and a constant output scores what a constant guess deserves. (MMAction2 breaks
+ties by numpy's unstable sort, where mostly the higher index wins.)
 """
 
 from collections.abc import Sequence
@@ -179,6 +179,7 @@ def bootstrap_gain(
     as drawing N clips with replacement, at a cost that doesn't grow with N.
 
     Returns: (low, high), each in [-1, 1].
+
     Raises:
         ValueError: if n_resamples is below 1.
     """
@@ -219,7 +220,8 @@ def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
         raise ScoreError(f"labels: expected whole numbers, got {labels.dtype}")
     finite = np.isfinite(scores).all(axis=1)
     if not finite.all():
-        raise ScoreError(f"scores: {np.count_nonzero(~finite)} rows hold NaN or infinity, the first is {finite.argmin()}")
+        n_broken = np.count_nonzero(~finite)
+        raise ScoreError(f"scores: {n_broken} rows hold NaN or infinity, the first is row {finite.argmin()}")
     outside = (labels < 0) | (labels >= scores.shape[1])
     if outside.any():
         row = int(outside.argmax())
@@ -230,7 +232,7 @@ def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 def _check_probabilities(probabilities: np.ndarray) -> None:
     low, high = float(probabilities.min()), float(probabilities.max())
     if low < 0 or high > 1 + 1e-3:  # float32 means over views may end a little above 1
-        raise ScoreError(f"probabilities: expected 0 to 1, got {low:g} to {high:g}; bring logits through a softmax first")
+        raise ScoreError(f"probabilities: expected 0 to 1, got {low:g} to {high:g}; logits need a softmax first")
 
 
 def _checked_pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

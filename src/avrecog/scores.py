@@ -1,6 +1,6 @@
 """Score files: what a model said about every clip of a split, and joining several by clip id.
 
-N clips, K classes. A ScoreTable that exists is valid: its constructor checks it, so reading, writing and joining need not.
+N clips, K classes. A ScoreTable that exists is valid: its constructor checks it, so nothing after needs to.
 """
 
 import zipfile
@@ -18,6 +18,7 @@ from avrecog.errors import ScoreError
 Kind = Literal["logits", "probabilities"]
 Split = Literal["train", "val", "test"]
 
+ENTRIES = ("clip_id", "label", "scores", "classes", "kind", "model", "split")
 SUM_TOLERANCE = 1e-3  # how far a row of probabilities may be from a sum of 1: float16 on the way costs this much
 
 
@@ -65,7 +66,7 @@ def read_scores(path: Path) -> ScoreTable:
         ScoreError: if the file is missing, damaged or isn't a valid score file.
     """
     entries = _read_entries(path)
-    absent = [name for name in ("clip_id", "label", "scores", "classes", "kind", "model", "split") if name not in entries]
+    absent = [name for name in ENTRIES if name not in entries]
     if absent:
         raise ScoreError(
             f"{path}: expected a score file, entries missing: {', '.join(absent)}; got {', '.join(entries) or 'none'}; "
@@ -89,7 +90,7 @@ def join_scores(tables: Sequence[ScoreTable]) -> list[ScoreTable]:
     """The tables with their rows in the first one's order, so that row i is the same clip in all.
 
     Raises:
-        ScoreError: if there is no table, or if splits, classes, clip ids or labels differ; the first difference is named.
+        ScoreError: if there is no table, or if splits, classes, clip ids or labels differ; names the first difference.
     """
     if not tables:
         raise ScoreError("expected at least one score table, got none")
@@ -144,8 +145,8 @@ def _problem(table: ScoreTable) -> str | None:
         if wrong.any():
             row = int(wrong.argmax())
             return (
-                f"scores: expected probabilities (0 or more, sum 1), got sum {sums[row]:.6g} and least {scores[row].min():g} "
-                f"for clip {str(ids[row])!r}; if they are logits, say so in `kind`"
+                f"scores: expected probabilities (0 or more, sum 1), got sum {sums[row]:.6g}, least "
+                f"{scores[row].min():g} for clip {str(ids[row])!r}; if they are logits, say so in `kind`"
             )
     return None
 
@@ -163,7 +164,8 @@ def _in_order_of(first: ScoreTable, table: ScoreTable) -> ScoreTable:
         missing = ids[~np.isin(ids, others)]
         if len(missing):
             raise ScoreError(
-                f"{_named(missing)} in the scores of {has} but not of {lacks}; run stage test for both on the same clips"
+                f"{_named(missing)} in the scores of {has} but not of {lacks}; "
+                "run stage test for both on the same clips"
             )
     order = np.argsort(table.clip_ids)
     order = order[np.searchsorted(table.clip_ids, first.clip_ids, sorter=order)]
@@ -201,9 +203,10 @@ def _described(array: np.ndarray) -> str:
 
 def _read_entries(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if isinstance(file, np.lib.npyio.NpzFile):
-                return {name: file[name] for name in file.files}
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
     except FileNotFoundError:
         raise ScoreError(f"{path}: there is no such score file; make it with stage test or `avrecog convert`") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

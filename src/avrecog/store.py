@@ -14,7 +14,7 @@ import shutil
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -116,6 +116,33 @@ class StoreWriter:
         with atomic_path(self.folder / "index.csv") as temporary, temporary.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([["clip_id", "start", "n_rows", "crc32"], *lines])
         log.info("%s: going on after %d clips", self.folder, len(lines))
+
+
+class ClipRows(Protocol):
+    """What a dataset needs of a store."""
+
+    values: np.ndarray  # (all rows, *row_shape)
+    start: np.ndarray  # (n_clips,) int64
+    n_rows: np.ndarray  # (n_clips,) int64
+
+    def positions(self, clip_ids: Sequence[str]) -> np.ndarray:
+        """Where each clip stands in `start` and `n_rows`."""
+        ...
+
+
+class MemoryStore:
+    """Arrays in memory that look like a store, for clips that are decoded to be predicted at once."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """One array of rows for each clip id; one array at least."""
+        self.n_rows = np.array([len(rows) for rows in arrays.values()], dtype=np.int64)
+        self.start = np.cumsum(self.n_rows) - self.n_rows
+        self.values = np.concatenate(list(arrays.values()))
+        self._position = {clip_id: index for index, clip_id in enumerate(arrays)}
+
+    def positions(self, clip_ids: Sequence[str]) -> np.ndarray:
+        """Where each clip stands in `start` and `n_rows`: (n,) int64."""
+        return np.array([self._position[clip_id] for clip_id in clip_ids], dtype=np.int64)
 
 
 class Store:

@@ -26,7 +26,6 @@ class AudioAugmentConfig:
     n_time_masks: WholeNumber = 0
     time_mask: Fraction = 0.15  # widest mask, as a part of the crop
     frequency_shift: Fraction = 0.0  # spectrum moved up or down by up to this part of the mel bands
-    stretch: Fraction = 0.0  # crop taken from up to this part more or less time, and resampled
 
 
 @section
@@ -78,7 +77,6 @@ class AudioDraw:
     start: np.ndarray  # (N,)
     gain: np.ndarray  # (N,)
     shift: np.ndarray  # (N,)
-    stretch: np.ndarray  # (N,)
     frequency_masks: np.ndarray  # (N, masks, 2): width and place
     time_masks: np.ndarray  # (N, masks, 2)
 
@@ -89,7 +87,7 @@ class AudioDraw:
 
 def draw_audio(generator: np.random.Generator, n_clips: int, config: AudioAugmentConfig) -> AudioDraw:
     """Random values for an epoch of log-mel crops."""
-    numbers = generator.random((n_clips, 4))
+    numbers = generator.random((n_clips, 3))
     return AudioDraw(
         *numbers.T,
         frequency_masks=generator.random((n_clips, config.n_frequency_masks, 2)),

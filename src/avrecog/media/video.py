@@ -7,34 +7,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from avrecog.config import Count, PositiveNumber, WholeNumber, section
-from avrecog.errors import ConfigError, MediaError
+from avrecog.errors import MediaError
 from avrecog.media.container import open_media, seek_before, stream_start_s, video_stream
-
-
-@section
-class CropConfig:
-    """Part `crop` of section `video`: a fixed region of the picture, in pixels of the file's own frames."""
-
-    x: WholeNumber
-    y: WholeNumber
-    width: Count
-    height: Count
-
-
-@section
-class VideoConfig:
-    """Section `video` in params.yaml: the frames that are stored."""
-
-    fps: PositiveNumber = 10.0  # frames stored a second
-    height: Count = 72  # pixels; the picture is scaled to cover height x width and cut in the middle
-    width: Count = 72
-    crop: CropConfig | None = None  # cut this region first; null: the whole picture
-
-    def __post_init__(self) -> None:
-        """Refuse odd sizes, which FFmpeg's scaler would round."""
-        if self.height % 2 or self.width % 2:
-            raise ConfigError(f"height: expected even height and width, got {self.height} x {self.width}")
+from avrecog.media.settings import VideoConfig
 
 
 def decode_video(path: Path, config: VideoConfig, start_s: float = 0.0, stop_s: float | None = None) -> np.ndarray:

@@ -1,0 +1,177 @@
+"""Stage benchmark: how fast a trained model is, and what it needs. The model alone: no reading, no decoding."""
+
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from avrecog.atomic import atomic_path
+from avrecog.config import Count, PositiveNumber, plain, section
+from avrecog.errors import ConfigError
+from avrecog.hardware import device_name, gpu_memory_mib, peak_memory_mib, pick_device, precision_in_force, synchronise
+from avrecog.inference import TrainedModel, folded, load_model, on_device
+from avrecog.inputs import example_batch, views_of_typical_clip
+from avrecog.outcome import Outcome
+from avrecog.predict import TestConfig
+
+log = logging.getLogger(__name__)
+
+Variant = Literal["eager", "folded", "compiled"]
+
+
+@section
+class BenchmarkConfig:
+    """Section `benchmark` in params.yaml."""
+
+    variants: list[Variant] = Field(default=["eager", "folded", "compiled"], min_length=1)  # compiled is folded too
+    report: Variant = "folded"  # the variant whose figures are the model's
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    repeats: Count = 30  # timed passes at batch 1
+    warmup: Count = 3  # passes before them
+    batch_sizes: list[Count] = Field(default=[1, 8, 32], min_length=1)  # clips in a batch, for the throughput
+    seconds: PositiveNumber = 2.0  # for each batch size
+
+    def __post_init__(self) -> None:
+        """Refuse to report what is not measured."""
+        if self.report not in self.variants:
+            raise ConfigError(f"report: expected one of variants ({', '.join(self.variants)}), got {self.report}")
+
+
+def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: BenchmarkConfig, out: Path) -> Outcome:
+    """Time a trained model in each variant and write the figures to `out`.
+
+    Latency and videos per second are of one clip with its test views; the throughput is of the best batch size. Warm-up
+    passes are left out, the device is waited for, every timed pass counts once.
+    """
+    device = pick_device()
+    model = load_model(checkpoints / f"{test.checkpoint}.ckpt")
+    n_views = views_of_typical_clip(model.config, model.typical_rows, test.n_clips)
+    precision = precision_in_force(config.precision)
+    macs = count_macs(model)
+    variants = []
+    for variant in config.variants:
+        figures = _time_variant(variant, model, n_views, precision, device, config)
+        log.info("benchmark %s %s: %s", name, variant, figures)
+        variants.append({"variant": variant, **figures})
+    chosen = next(row for row in variants if row["variant"] == config.report)
+    figures = {
+        **{key: value for key, value in chosen.items() if key != "variant"},
+        "peak_memory_mib": peak_memory_mib(),
+        "gpu_memory_mib": gpu_memory_mib(),
+        "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
+        "macs": macs,
+        "n_views": n_views,
+        "device": device_name(device),
+        "precision": precision,
+        "torch": torch.__version__,
+        "repeats": config.repeats,
+        "variant": config.report,
+        "variants": variants,
+    }
+    with atomic_path(out) as temporary:
+        temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    gpu = figures["gpu_memory_mib"]
+    summary = (
+        f"{name} on {figures['device']}: {figures['latency_ms']['median']:.1f} ms a clip of {n_views} views (p95 "
+        f"{figures['latency_ms']['p95']:.1f}), {figures['throughput_clips_per_s']:.0f} clips/s at batch {figures['best_batch']}, "
+        f"{macs / 1e9:.3f} GMAC a view, {figures['parameters'] / 1e6:.2f} M parameters\n{_table(variants)}"
+    )
+    logged: dict[str, float | None] = {
+        "benchmark.latency_ms": figures["latency_ms"]["median"],
+        "benchmark.latency_p95_ms": figures["latency_ms"]["p95"],
+        "benchmark.videos_per_s": figures["videos_per_s"],
+        "benchmark.throughput_clips_per_s": figures["throughput_clips_per_s"],
+        "benchmark.peak_memory_mib": figures["peak_memory_mib"],
+        "benchmark.gpu_memory_mib": gpu,
+        "benchmark.parameters": figures["parameters"],
+        "benchmark.gmacs": macs / 1e9,
+    }
+    return Outcome(summary, logged, files=[out], facts={"precision": precision})
+
+
+def count_macs(model: TrainedModel) -> int:
+    """Multiply-accumulates of one view: half of what torch counts as floating-point operations."""
+    inputs = example_batch(model.config, plain_front_end(model), 1, torch.device("cpu"))
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model.network(*inputs)
+    return counter.get_total_flops() // 2
+
+
+def plain_front_end(model: TrainedModel) -> dict[str, Any]:
+    """The model's front end as plain values."""
+    return {"audio": plain(model.front_end.audio), "video": plain(model.front_end.video)}
+
+
+def _time_variant(
+    variant: Variant, model: TrainedModel, n_views: int, precision: str, device: torch.device, config: BenchmarkConfig
+) -> dict[str, Any]:
+    """Latency, throughput and best batch of one variant."""
+    network: nn.Module = model.network if variant == "eager" else folded(model.network)
+    network = on_device(network, device)
+    run: Callable[..., Tensor] = torch.compile(network, dynamic=True) if variant == "compiled" else network
+    front_end = plain_front_end(model)
+    reduced = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    with torch.inference_mode(), torch.autocast(device.type, reduced, enabled=reduced is not None):
+        one = example_batch(model.config, front_end, n_views, device)
+        times = time_passes(lambda: run(*one), config.warmup, config.repeats, device)
+        latency_ms = {"median": statistics.median(times) * 1000, "p95": _quantile(times, 0.95) * 1000}
+        throughput = {}
+        for batch_size in config.batch_sizes:
+            batch = example_batch(model.config, front_end, n_views * batch_size, device)
+            throughput[batch_size] = batch_size / _mean_pass(run, batch, config.seconds, device)
+    best = max(throughput, key=lambda size: throughput[size])
+    return {
+        "latency_ms": latency_ms,
+        "videos_per_s": 1000 * len(times) / (sum(times) * 1000),
+        "throughput_clips_per_s": throughput[best],
+        "best_batch": best,
+    }
+
+
+def time_passes(run: Callable[[], Any], warmup: int, repeats: int, device: torch.device) -> list[float]:
+    """Seconds of each of `repeats` passes, the device waited for, after `warmup` that are not counted."""
+    for _ in range(warmup):
+        run()
+    synchronise(device)
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        synchronise(device)
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def _mean_pass(run: Callable[..., Any], batch: Sequence[Tensor], seconds: float, device: torch.device) -> float:
+    """Mean seconds of a pass, over as many as fit into `seconds`, two at least."""
+    run(*batch)
+    synchronise(device)
+    began, n = time.perf_counter(), 0
+    while n < 2 or time.perf_counter() - began < seconds:
+        run(*batch)
+        synchronise(device)
+        n += 1
+    return (time.perf_counter() - began) / n
+
+
+def _quantile(values: Sequence[float], fraction: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))]
+
+
+def _table(variants: Sequence[dict[str, Any]]) -> str:
+    lines = ["variant    latency (ms)   p95 (ms)   videos/s   clips/s at best batch"]
+    for row in variants:
+        lines.append(
+            f"{row['variant']:<10} {row['latency_ms']['median']:12.2f} {row['latency_ms']['p95']:10.2f} "
+            f"{row['videos_per_s']:10.1f} {row['throughput_clips_per_s']:10.1f} at {row['best_batch']}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,84 @@
+"""Saving and loading checkpoints: tensors and plain values only, so that loading one never runs code."""
+
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avrecog.atomic import atomic_path
+from avrecog.errors import CheckpointError
+
+FORMAT = "avrecog checkpoint 1"
+KEYS = ("model", "config", "classes", "front_end", "typical_rows", "weights", "epoch", "metrics")
+
+
+def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write a checkpoint whole or not at all; equal contents give equal bytes."""
+    buffer = io.BytesIO()  # torch.save writes the file's name into the file, and ours is a temporary one
+    torch.save({"format": FORMAT, **checkpoint}, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of ours, on the CPU.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, not ours, or holds anything but tensors and plain values.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint; run `dvc repro train`") from None
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: holds more than tensors and plain values, so it is not loaded ({reason})") from None
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: is damaged or no checkpoint ({reason}); train again") from None
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT or set(KEYS) - checkpoint.keys():
+        raise CheckpointError(f"{path}: not a checkpoint of avrecog's; expected format {FORMAT!r}")
+    return checkpoint
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Put all weights into a model of the same architecture.
+
+    Raises:
+        CheckpointError: naming what is missing, left over or of another shape.
+    """
+    own = model.state_dict()
+    problems = [f"{key} is missing" for key in own.keys() - weights.keys()]
+    problems += [f"{key} is left over" for key in weights.keys() - own.keys()]
+    problems += [
+        f"{key} has shape {tuple(weights[key].shape)}, expected {tuple(own[key].shape)}"
+        for key in own.keys() & weights.keys()
+        if weights[key].shape != own[key].shape
+    ]
+    if problems:
+        shown = "; ".join(sorted(problems)[:5])
+        raise CheckpointError(f"{where}: is of another model: {len(problems)} differences, e.g. {shown}")
+    model.load_state_dict(dict(weights))
+
+
+def transfer_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> list[str]:
+    """Put the weights that fit into a model and give the names of its parameters that stay as they were.
+
+    A classifier of another number of classes is what usually stays.
+
+    Raises:
+        CheckpointError: if fewer than half of the model's tensors are found.
+    """
+    own = model.state_dict()
+    fitting = {key: value for key, value in weights.items() if key in own and own[key].shape == value.shape}
+    if 2 * len(fitting) < len(own):
+        raise CheckpointError(
+            f"{where}: only {len(fitting)} of the model's {len(own)} tensors are in it; expected a checkpoint of the same "
+            f"architecture, depth and width"
+        )
+    model.load_state_dict({**own, **fitting})
+    return [key for key in own if key not in fitting]

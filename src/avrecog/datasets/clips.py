@@ -1,0 +1,45 @@
+"""What every dataset gives: whole batches for training and for testing, and the labels in their order."""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+D = TypeVar("D")
+
+
+class ClipDataset(Protocol[D]):
+    """Clips of one split. A batch is a tuple of tensors, the arguments of the model."""
+
+    clip_ids: Sequence[str]
+    labels: np.ndarray  # (N,) int64
+
+    def __len__(self) -> int:
+        """How many clips."""
+        ...
+
+    def draw(self, seed: int, epoch: int) -> D:
+        """Random values for every clip of an epoch."""
+        ...
+
+    def training_batch(self, indices: np.ndarray, draw: D, device: torch.device) -> tuple[Tensor, ...]:
+        """The clips `indices` (B,), cropped and augmented as `draw` says."""
+        ...
+
+    def views(self, n_views: int | None) -> np.ndarray:
+        """All views of all clips: (V, 2) int64, clip index and the view's place, in the order of the clips.
+
+        With None, as many as it takes to cover each clip.
+        """
+        ...
+
+    def view_batch(self, views: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:
+        """The views (B, 2), without augmentation."""
+        ...
+
+
+def epoch_generator(seed: int, epoch: int, purpose: int) -> np.random.Generator:
+    """A generator of its own for one purpose (0 order, 1 augmentation, 2 mixup) of one epoch."""
+    return np.random.default_rng([seed, epoch, purpose])

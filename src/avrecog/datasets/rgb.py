@@ -1,0 +1,80 @@
+"""Frames of equal segments of a video, gathered from the store in one indexed read a batch (TSN's sampling)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avrecog.datasets.augment import VideoAugmentConfig, VideoDraw, apply_video, draw_video
+from avrecog.datasets.clips import epoch_generator
+from avrecog.datasets.sampling import n_covering_views, segment_frames
+from avrecog.store import ClipRows
+
+
+class RgbClips:
+    """Clips of one split as frames: batches of (B, n_segments, 3 * snippet, height, width) float32 in 0..1."""
+
+    def __init__(
+        self,
+        store: ClipRows,
+        clip_ids: Sequence[str],
+        labels: np.ndarray,
+        n_segments: int,
+        snippet: int,
+        size: tuple[int, int],
+        augment: VideoAugmentConfig,
+    ) -> None:
+        """All `clip_ids` must be stored; `size` is what the model sees, at most the stored frames' own."""
+        positions = store.positions(clip_ids)
+        self.clip_ids, self.labels = list(clip_ids), labels
+        self.n_segments, self.snippet, self.size, self.augment = n_segments, snippet, size, augment
+        self._values = store.values
+        self._start, self._n_rows = store.start[positions], store.n_rows[positions]
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    @property
+    def n_shorter(self) -> int:
+        """Clips with fewer frames than segments, of which frames are repeated."""
+        return int((self._n_rows < self.n_segments * self.snippet).sum())
+
+    def draw(self, seed: int, epoch: int) -> VideoDraw:
+        """Random values for every clip of an epoch."""
+        return draw_video(epoch_generator(seed, epoch, 1), len(self), self.n_segments)
+
+    def training_batch(self, indices: np.ndarray, draw: VideoDraw, device: torch.device) -> tuple[Tensor]:
+        """A random snippet of each segment of the clips `indices` (B,), augmented on the device."""
+        rows = draw.rows(indices)
+        return (apply_video(self._frames(indices, rows.position, device), rows, self.augment, self.size),)
+
+    def views(self, n_views: int | None) -> np.ndarray:
+        """(V, 2): clip index and the place in each segment, in millionths; None: every frame is seen once."""
+        wanted = n_covering_views(self._n_rows, self.n_segments * self.snippet)
+        if n_views is not None:
+            wanted = np.minimum(wanted, n_views)
+        return np.array(
+            [
+                (clip, round((2 * view + 1) / (2 * n) * 1_000_000))
+                for clip, n in enumerate(wanted.tolist())
+                for view in range(n)
+            ],
+            dtype=np.int64,
+        ).reshape(-1, 2)
+
+    def view_batch(self, views: np.ndarray, device: torch.device) -> tuple[Tensor]:
+        """The views (B, 2): the middle of the picture at `size`."""
+        position = np.repeat(views[:, 1:] / 1_000_000, self.n_segments, axis=1)
+        frames = self._frames(views[:, 0], position, device)
+        top, left = (frames.shape[-2] - self.size[0]) // 2, (frames.shape[-1] - self.size[1]) // 2
+        return (frames[..., top : top + self.size[0], left : left + self.size[1]],)
+
+    def _frames(self, indices: np.ndarray, position: np.ndarray, device: torch.device) -> Tensor:
+        """(B, n_segments, 3 * snippet, H, W) float32 in 0..1, whole stored pictures."""
+        n_rows = self._n_rows[indices]
+        first = segment_frames(n_rows, self.n_segments, position, self.snippet)
+        inside = np.minimum(first[:, :, None] + np.arange(self.snippet), n_rows[:, None, None] - 1)
+        values = self._values[self._start[indices, None, None] + inside]  # (B, N, snippet, H, W, 3) uint8
+        frames = torch.from_numpy(values).to(device).permute(0, 1, 2, 5, 3, 4).flatten(2, 3)
+        return frames.float() / 255

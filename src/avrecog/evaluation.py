@@ -1,0 +1,109 @@
+"""Stage test: clip scores of a trained model on val and test, and what they are worth."""
+
+import csv
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from avrecog.atomic import atomic_path
+from avrecog.datasets.augment import AugmentConfig
+from avrecog.errors import CheckpointError
+from avrecog.hardware import device_name, gpu_memory_mib, peak_memory_mib, pick_device, synchronise
+from avrecog.inference import folded, load_model, on_device
+from avrecog.inputs import LabelledClips, open_split
+from avrecog.metrics import classification_metrics, confusion_matrix, per_class_table, reliability_bins
+from avrecog.outcome import Outcome
+from avrecog.plots import plot_confusion, plot_history, plot_reliability
+from avrecog.predict import TestConfig, predict_scores
+from avrecog.scores import ScoreTable, probabilities, write_scores
+from avrecog.training.train import read_history
+
+
+def evaluate_model(
+    name: str, checkpoints: Path, data: Path, config: TestConfig, scores: Path, metrics_path: Path, plots: Path
+) -> Outcome:
+    """Score val and test with a trained model.
+
+    Writes `scores/val.npz` and `scores/test.npz`, the metrics of test, and into `plots` the per-class table, the
+    confusion matrix, the reliability diagram and the training curves.
+
+    Raises:
+        CheckpointError: if the checkpoint is of other classes than the manifest has.
+    """
+    model = load_model(checkpoints / f"{config.checkpoint}.ckpt")
+    tables = LabelledClips.read(data)
+    if list(tables.classes) != model.classes:
+        raise CheckpointError(f"{checkpoints}: was trained on other classes than {data}/labels.txt has; run `dvc repro train`")
+    device = pick_device()
+    network = on_device(folded(model.network), device)
+    results: dict[str, ScoreTable] = {}
+    n_left_out, seconds = 0, 0.0
+    for split in ("val", "test"):
+        clips, left_out = open_split(model.config, model.front_end, data / "features", tables, split, AugmentConfig())
+        n_left_out += left_out
+        began = time.perf_counter()
+        values = predict_scores(
+            network, clips, config.n_clips, config.batch_size, device, config.average_clips, progress=True
+        )
+        synchronise(device)
+        seconds = time.perf_counter() - began  # of the last split, test
+        results[split] = ScoreTable(
+            clip_ids=np.array(clips.clip_ids),
+            labels=clips.labels,
+            scores=values,
+            classes=tuple(model.classes),
+            kind="probabilities" if config.average_clips == "prob" else "logits",
+            model=name,
+            split=split,
+        )
+        write_scores(scores / f"{split}.npz", results[split])
+    table = results["test"]
+    test_probabilities = probabilities(table)
+    numbers = classification_metrics(test_probabilities, table.labels)
+    ms_per_clip = seconds / len(table.labels) * 1000
+    metrics = {
+        **numbers,
+        "inference_ms_per_clip": ms_per_clip,
+        "peak_memory_mib": peak_memory_mib(),
+        "gpu_memory_mib": gpu_memory_mib(),
+        "device": device_name(device),
+    }
+    with atomic_path(metrics_path) as temporary:
+        temporary.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    if config.result_json:
+        _write_result_json(scores / "result.json", table)
+    files = _write_plots(plots, table, test_probabilities, checkpoints)
+    summary = (
+        f"{name} (epoch {model.epoch}), {numbers['n_clips']:,} test clips: top-1 {numbers['top1']:.3f}, top-5 {numbers['top5']:.3f}, "
+        f"mean class accuracy {numbers['mean_class_accuracy']:.3f}; {ms_per_clip:.1f} ms a clip on {metrics['device']}"
+    )
+    logged = {f"test.{key}": float(value) for key, value in numbers.items()}
+    logged |= {"test.inference_ms_per_clip": ms_per_clip, "n_left_out": n_left_out}
+    return Outcome(summary, logged, files=files)
+
+
+def _write_result_json(path: Path, table: ScoreTable) -> None:
+    """A list of score lists in the order of the clips, as MMAction2's `--out result.json`."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(table.scores.tolist()), encoding="utf-8")
+
+
+def _write_plots(plots: Path, table: ScoreTable, test_probabilities: np.ndarray, checkpoints: Path) -> list[Path]:
+    plots.mkdir(parents=True, exist_ok=True)
+    files = [plots / name for name in ("per_class.csv", "confusion.png", "reliability.png", "history.png")]
+    _write_table(files[0], per_class_table(test_probabilities, table.labels, table.classes))
+    matrix = confusion_matrix(test_probabilities, table.labels)
+    plot_confusion(matrix, table.classes, files[1])
+    plot_reliability(reliability_bins(test_probabilities, table.labels), files[2])
+    plot_history(read_history(checkpoints / "history.csv"), files[3])
+    return files
+
+
+def _write_table(path: Path, rows: list[Mapping[str, object]] | list[dict[str, object]]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,63 @@
+"""What the machine is and how much of it a stage used."""
+
+import os
+import platform
+import resource
+import sys
+
+import torch
+
+
+def pick_device() -> torch.device:
+    """The GPU where there is one, the CPU where there is none."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def precision_in_force(precision: str) -> str:
+    """What `auto` stands for on this machine: bf16-mixed on a GPU that has it, else 32-true."""
+    if precision != "auto":
+        return precision
+    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words: `NVIDIA H100`, `CPU, 2 threads`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def hardware() -> str:
+    """Processor, cores and GPUs of this machine in one line."""
+    parts = [f"{_processor()} ({len(os.sched_getaffinity(0))} cores)"]
+    if torch.cuda.is_available():
+        parts += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ", ".join(parts)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory_mib() -> float:
+    """The most main memory this process has held, in MiB (the libraries it loaded included)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def gpu_memory_mib() -> float | None:
+    """The most GPU memory that tensors of this process have held, in MiB; None without a GPU."""
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except FileNotFoundError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()

@@ -1,0 +1,67 @@
+"""A trained model made ready to predict: from its checkpoint, folded, on its device."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.fx
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+
+from avrecog.checkpoints import load_checkpoint, load_weights
+from avrecog.config import validate
+from avrecog.errors import CheckpointError, ConfigError
+from avrecog.inputs import FrontEnd
+from avrecog.logmel import AudioConfig
+from avrecog.media.settings import VideoConfig
+from avrecog.models.build import ModelConfig, ModelSection, build_model
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with its weights, and all that its checkpoint says of it."""
+
+    name: str
+    network: nn.Module  # evaluation mode, on the CPU
+    config: ModelConfig
+    front_end: FrontEnd
+    classes: list[str]
+    typical_rows: int  # store rows of a training clip, the median
+    epoch: int
+
+
+def load_model(path: Path) -> TrainedModel:
+    """The model in a checkpoint, in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, not ours, or contradicts itself.
+    """
+    checkpoint = load_checkpoint(path)
+    name = str(checkpoint["model"])
+    try:
+        config: ModelConfig = validate(ModelSection, checkpoint["config"], "config")
+        front_end = FrontEnd(
+            validate(AudioConfig | None, checkpoint["front_end"]["audio"], "front_end.audio"),
+            validate(VideoConfig | None, checkpoint["front_end"]["video"], "front_end.video"),
+        )
+    except (ConfigError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: its configuration can't be read: {error}") from None
+    classes = [str(label) for label in checkpoint["classes"]]
+    network = build_model(config, len(classes))
+    load_weights(network, checkpoint["weights"], str(path))
+    return TrainedModel(
+        name, network.eval(), config, front_end, classes, int(checkpoint["typical_rows"]), int(checkpoint["epoch"])
+    )
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy of a network in evaluation mode with every batch norm folded into the convolution before it."""
+    result: nn.Module = fuse(network.eval())
+    return result
+
+
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on the device, its weights in channels-last order."""
+    moved: Any = network.to(device, memory_format=torch.channels_last)
+    return moved  # type: ignore[no-any-return]

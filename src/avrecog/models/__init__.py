@@ -1,0 +1,1 @@
+"""Networks: one file each, and `build.py`, which makes them by name."""

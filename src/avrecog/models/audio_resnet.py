@@ -1,0 +1,123 @@
+"""ResNet with one input channel on log-mel: the audio row of MMAction2's model zoo.
+
+He et al., "Deep Residual Learning", 2016, as torchvision and MMAction2 build it (stride on the 3 x 3 convolution). With
+depth 18, width 64 and 400 classes: 11,375,440 parameters. What differs: `width` scales all channels, and inputs are
+standardised by numbers kept with the weights (MMAction2: none, mean 0 and std 1).
+
+B batch, C channels, T mel frames (height), M mel bands (width), D features, K classes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from avrecog.models.standardise import Standardise
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = _shortcut(in_channels, channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, M) -> (B, channels, T / stride, M / stride)."""
+        out = torch.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return torch.relu(out + self.downsample(x))
+
+
+class Bottleneck(nn.Module):
+    """1 x 1, 3 x 3 and 1 x 1 convolutions and a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        out_channels = channels * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.downsample = _shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, M) -> (B, 4 * channels, T / stride, M / stride)."""
+        out = torch.relu(self.bn1(self.conv1(x)))
+        out = torch.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return torch.relu(out + self.downsample(x))
+
+
+DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    10: (BasicBlock, (1, 1, 1, 1)),
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
+
+
+class AudioResNet(nn.Module):
+    """Log-mel crops (B, 1, T, M) -> logits (B, K)."""
+
+    def __init__(self, depth: int, n_classes: int, width: int = 64, dropout: float = 0.5) -> None:
+        """Build with random weights.
+
+        Args:
+            depth: a key of `DEPTHS`.
+            n_classes: K.
+            width: channels of the stem and the first stage (64 in the paper).
+            dropout: before the classifier.
+        """
+        super().__init__()
+        block, n_blocks = DEPTHS[depth]
+        self.standardise = Standardise([0.0], [1.0])
+        self.conv1 = nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        channels = width
+        for stage, n in enumerate(n_blocks):
+            layers = []
+            for index in range(n):
+                stride = 2 if stage > 0 and index == 0 else 1
+                layers.append(block(channels, width * 2**stage, stride))
+                channels = width * 2**stage * block.expansion
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(channels, n_classes)
+        self.apply(_initialise)
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Logits of log-mel crops."""
+        x = self.standardise(log_mel)  # (B, 1, T, M)
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))  # (B, width, T/4, M/4)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, D, T/32, M/32)
+        x = x.mean(dim=(2, 3))  # (B, D)
+        logits: Tensor = self.fc(self.dropout(x))  # (B, K)
+        return logits
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+    )
+
+
+def _initialise(module: nn.Module) -> None:
+    """Kaiming for convolutions, N(0, 0.01) for the classifier, as the reference."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.01)
+        nn.init.zeros_(module.bias)

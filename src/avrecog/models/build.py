@@ -1,0 +1,107 @@
+"""Models by the name of their architecture: what configures each, and what makes it."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from torch import nn
+
+from avrecog.config import Count, Fraction, Text, section
+from avrecog.errors import ConfigError
+from avrecog.models.audio_resnet import DEPTHS, AudioResNet
+from avrecog.models.timm_audio import TimmAudio
+from avrecog.models.tsn import Tsn
+
+
+@section
+class AudioModelConfig:
+    """A section below `models` with architecture `audio`: a network on log-mel."""
+
+    architecture: Literal["audio"]
+    depth: Count | None = 18  # of the ResNet: 10, 18, 34, 50, 101; null with another backbone
+    width: Count | None = 64  # channels of its first stage; null with another backbone
+    backbone: Text | None = None  # null: the ResNet; else a network of timm, by its name there
+    mel_frames: Count = 128  # of a crop
+    dropout: Fraction = 0.5
+    init_from: Text | None = None  # null, `imagenet` (timm's weights; needs backbone), or the path of a checkpoint
+    train: dict[str, Any] = Field(default_factory=dict)  # what differs from section `train` for this model
+
+    def __post_init__(self) -> None:
+        """Refuse settings that would have no effect."""
+        if self.backbone is None and (self.depth not in DEPTHS or self.width is None):
+            known = ", ".join(map(str, DEPTHS))
+            raise ConfigError(f"depth: expected one of {known}, and a width, got {self.depth} and {self.width}")
+        if self.backbone is not None and (self.depth, self.width) != (None, None):
+            raise ConfigError(f"depth: expected null, and width null, with backbone {self.backbone}, which has its own")
+        if self.init_from == "imagenet" and self.backbone is None:
+            raise ConfigError("init_from: timm has no weights for this ResNet; set backbone, e.g. to resnet18")
+
+
+@section
+class TsnConfig:
+    """A section below `models` with architecture `tsn`: a temporal segment network on frames."""
+
+    architecture: Literal["tsn"]
+    backbone: Text = "resnet18"  # a network of timm, by its name there
+    n_segments: Count = 3
+    snippet: Count = 1  # consecutive frames in each segment, stacked as channels
+    height: Count = 64  # pixels of what the network sees, cut from the stored frames
+    width: Count = 64
+    dropout: Fraction = 0.4
+    init_from: Text | None = None  # null, `imagenet` (timm's weights), or the path of a checkpoint
+    train: dict[str, Any] = Field(default_factory=dict)  # what differs from section `train` for this model
+
+
+ModelConfig = AudioModelConfig | TsnConfig
+ModelSection = Annotated[ModelConfig, Field(discriminator="architecture")]  # a section below `models`
+
+
+@section
+class PipelineConfig:
+    """Section `pipeline` in params.yaml."""
+
+    models: list[Text] = Field(min_length=1)  # sections below `models` that are trained, tested and fused
+
+    def __post_init__(self) -> None:
+        """Refuse a model named twice."""
+        if len(set(self.models)) != len(self.models):
+            raise ConfigError(f"models: expected each model once, got {', '.join(self.models)}")
+
+
+def _audio(config: AudioModelConfig, n_classes: int, pretrained: bool) -> nn.Module:
+    if config.backbone is not None:
+        return TimmAudio(config.backbone, n_classes, config.dropout, pretrained)
+    assert config.depth is not None
+    assert config.width is not None
+    return AudioResNet(config.depth, n_classes, config.width, config.dropout)
+
+
+def _tsn(config: TsnConfig, n_classes: int, pretrained: bool) -> nn.Module:
+    return Tsn(config.backbone, n_classes, config.snippet, config.dropout, pretrained)
+
+
+ARCHITECTURES: dict[str, Callable[[Any, int, bool], nn.Module]] = {"audio": _audio, "tsn": _tsn}
+
+
+def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False) -> nn.Module:
+    """A model with random weights, or timm's own with `pretrained`.
+
+    Raises:
+        ConfigError: if timm knows no such backbone, or its weights can't be had.
+    """
+    try:
+        return ARCHITECTURES[config.architecture](config, n_classes, pretrained)
+    except RuntimeError as error:
+        if "Unknown model" in str(error) or "No pretrained weights" in str(error):
+            raise ConfigError(f"backbone: {error}; timm.list_models() gives the names") from None
+        raise
+    except OSError as error:  # huggingface_hub's errors are OSErrors
+        raise ConfigError(f"init_from: timm's weights for {config.backbone} can't be downloaded: {error}") from None
+
+
+def describe(config: ModelConfig) -> str:
+    """The backbone's name for a table: `ResNet18 (width 32)`, `resnet50`."""
+    if config.backbone is not None:
+        return config.backbone
+    assert isinstance(config, AudioModelConfig)
+    return f"ResNet{config.depth}" + ("" if config.width == 64 else f" (width {config.width})")

@@ -1,0 +1,44 @@
+"""Temporal segment network on RGB: a 2-D network on a snippet of each segment, and the mean of what it says.
+
+Wang et al., "Temporal Segment Networks", 2016; MMAction2's TSN with AvgConsensus. What differs: a snippet may have
+several frames, stacked as channels, which lets the first layer see motion.
+
+B batch, N segments, C channels (3 for each frame of a snippet), H W height and width, D features, K classes.
+"""
+
+import timm
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from avrecog.models.standardise import Standardise
+
+
+class Tsn(nn.Module):
+    """Frames (B, N, C, H, W) in 0..1 -> logits (B, K)."""
+
+    def __init__(
+        self, backbone: str, n_classes: int, snippet: int = 1, dropout: float = 0.4, pretrained: bool = False
+    ) -> None:
+        """Build timm's `backbone` without its classifier, and a classifier on its features.
+
+        Args:
+            backbone: timm's name.
+            n_classes: K.
+            snippet: frames of a snippet, C / 3.
+            dropout: before the classifier.
+            pretrained: begin with timm's ImageNet weights.
+        """
+        super().__init__()
+        self.standardise = Standardise(IMAGENET_DEFAULT_MEAN * snippet, IMAGENET_DEFAULT_STD * snippet)
+        self.backbone = timm.create_model(backbone, pretrained=pretrained, in_chans=3 * snippet, num_classes=0)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(self.backbone.num_features, n_classes)
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Logits: the mean over segments (average consensus)."""
+        n_segments = frames.shape[1]  # (B, N, C, H, W)
+        features = self.backbone(self.standardise(frames.flatten(0, 1)))  # (B*N, D)
+        logits = self.fc(self.dropout(features))  # (B*N, K)
+        return logits.unflatten(0, (-1, n_segments)).mean(dim=1)  # (B, K)

@@ -1,0 +1,65 @@
+"""Views of clips -> one score vector a clip."""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from avrecog.config import Count, Flag, section
+from avrecog.datasets.clips import ClipDataset
+
+
+@section
+class TestConfig:
+    """Section `test` in params.yaml."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    n_clips: Count | None = None  # views of each clip, evenly spaced (frames: at most); null: as many as cover it
+    average_clips: Literal["prob", "score"] = "prob"  # mean of the views' softmax, or of their logits
+    batch_size: Count = 64  # views
+    checkpoint: Literal["best", "last"] = "best"  # best: of the epoch with the highest val top-1
+    result_json: Flag = False  # write the test scores as MMAction2's `--out result.json` too
+
+
+def predict_scores(
+    model: nn.Module,
+    dataset: ClipDataset[Any],
+    n_views: int | None,
+    batch_size: int,
+    device: torch.device,
+    average: Literal["prob", "score"],
+    progress: bool = False,
+) -> np.ndarray:
+    """Scores of every clip: the mean over its views.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        dataset: the clips.
+        n_views: of each clip; None: as many as cover it.
+        batch_size: views in a batch.
+        device: where the model is.
+        average: `prob`: softmax first, which gives probabilities; `score`: logits.
+        progress: whether to show a bar.
+
+    Returns: (N, K) float32, rows in the order of `dataset.clip_ids`.
+    """
+    views = dataset.views(n_views)
+    batches = [views[begin : begin + batch_size] for begin in range(0, len(views), batch_size)]
+    scores = []
+    with torch.inference_mode():
+        for batch in tqdm(batches, unit="batch", desc="test", disable=not progress, mininterval=1):
+            inputs = (part.contiguous(memory_format=_layout(part)) for part in dataset.view_batch(batch, device))
+            logits = model(*inputs).float()
+            scores.append(logits.softmax(dim=1) if average == "prob" else logits)
+    each = torch.cat(scores).cpu().numpy().astype(np.float64)
+    total = np.zeros((len(dataset), each.shape[1]))
+    np.add.at(total, views[:, 0], each)
+    count = np.bincount(views[:, 0], minlength=len(dataset))
+    return (total / count[:, None]).astype(np.float32)
+
+
+def _layout(tensor: torch.Tensor) -> torch.memory_format:
+    return torch.channels_last if tensor.ndim == 4 else torch.contiguous_format

@@ -1,0 +1,24 @@
+"""Stage prepare: read the annotation, probe every file, write manifest, splits, labels and report."""
+
+import argparse
+from pathlib import Path
+
+from avrecog.config import load_params
+from avrecog.entry import entry_point
+from avrecog.manifests.prepare import DataConfig, prepare
+from avrecog.tracking import tracked
+
+
+@entry_point
+def main() -> None:
+    """Run the stage."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the tables (and the demo's clips)")
+    args = parser.parse_args()
+    params = load_params(data=DataConfig)
+    with tracked("prepare", params) as run:
+        run.log(prepare(params.data, args.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Stage test: score val and test with a trained model."""
+
+import argparse
+from pathlib import Path
+
+from avrecog.config import load_params
+from avrecog.entry import entry_point
+from avrecog.evaluation import evaluate_model
+from avrecog.predict import TestConfig
+from avrecog.tracking import tracked
+
+
+@entry_point
+def main() -> None:
+    """Run the stage."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--model", required=True, help="the model's name")
+    parser.add_argument("--checkpoints", type=Path, required=True, help="folder that stage train wrote")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the tables and the stores")
+    parser.add_argument("--scores", type=Path, required=True, help="folder for the score files")
+    parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
+    parser.add_argument("--plots", type=Path, required=True, help="folder for pictures and tables")
+    args = parser.parse_args()
+    params = load_params(test=TestConfig)
+    with tracked("test", params, args.model) as run:
+        run.log(
+            evaluate_model(
+                args.model, args.checkpoints, args.data, params.test, args.scores, args.metrics, args.plots
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

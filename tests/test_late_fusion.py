@@ -1,0 +1,172 @@
+import dataclasses
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avrecog.errors import ScoreError
+from avrecog.fusion import FuseConfig
+from avrecog.late_fusion import fuse_files, fuse_models
+from avrecog.outcome import Outcome
+from avrecog.scores import ScoreTable, read_scores, write_scores
+
+MODELS = ("audio", "rgb", "flow", "avslowfast")
+CLASSES = tuple(f"{action}_{material}" for action in ("tap", "roll") for material in ("wood", "metal", "glass"))
+
+
+@pytest.fixture(scope="session")
+def scores_dir(tmp_path_factory) -> Path:
+    """Models that know different halves: fusion must win. Every file has its rows in an order of its own."""
+    folder = tmp_path_factory.mktemp("scores")
+    rng = np.random.default_rng(0)
+    for split, n_clips in (("val", 150), ("test", 200)):
+        labels = rng.integers(0, len(CLASSES), n_clips)
+        for index, model in enumerate(MODELS):
+            logits = rng.normal(size=(n_clips, len(CLASSES)))
+            logits[np.arange(n_clips), labels] += 1.8 - 0.3 * index
+            order = rng.permutation(n_clips)
+            ids = np.array([f"{split}{i:03}" for i in range(n_clips)])
+            table = ScoreTable(
+                ids[order], labels[order], logits[order].astype(np.float32), CLASSES, "logits", model, split
+            )
+            write_scores(folder / model / f"{split}.npz", table)
+    return folder
+
+
+def run(scores_dir: Path, out: Path, n_models: int = 2, **config) -> tuple[Outcome, dict]:
+    settings = FuseConfig(**{"n_trials": 20, "n_resamples": 500, **config})
+    outcome = fuse_models(MODELS[:n_models], scores_dir, settings, out / "fuse.json", out / "study.log", out / "plots")
+    return outcome, json.loads((out / "fuse.json").read_text())
+
+
+def test_fusion_beats_the_better_model_and_the_file_has_the_keys_of_the_design(scores_dir, tmp_path):
+    outcome, report = run(scores_dir, tmp_path, n_trials=101)
+    assert list(report) == [
+        *("coefficients", "val", "test", "best_single", "gain", "val_reused", "n_trials", "seconds"),
+    ]
+    assert list(report["val"]) == list(report["test"]) == ["top1", "top5", "mean_class_accuracy"]
+    assert list(report["gain"]) == ["top1", "top5", "top1_ci95", "p_value"]
+    assert report["best_single"]["model"] == "audio"
+    assert report["val_reused"] is True
+    assert report["n_trials"] == 101
+    assert sum(report["coefficients"].values()) == pytest.approx(1)
+    low, high = report["gain"]["top1_ci95"]
+    assert 0 < low < report["gain"]["top1"] < high
+    assert report["gain"]["p_value"] < 0.05
+    assert report["gain"]["top1"] == pytest.approx(report["test"]["top1"] - report["best_single"]["top1"])
+    assert outcome.metrics["test.top1"] == report["test"]["top1"]
+    assert outcome.metrics["gain.top1_low"] == low
+    assert outcome.metrics["coefficients.rgb"] == report["coefficients"]["rgb"]
+    assert len(outcome.curves) == 101
+    assert outcome.curves[1][1] == {
+        "trial_value": pytest.approx(outcome.curves[1][1]["trial_value"]),
+        "trial_coefficients.audio": 1.0,
+        "trial_coefficients.rgb": 0.0,
+    }
+    assert [path.name for path in outcome.files] == [
+        *("fusion.png", "fusion_confusion.png", "fusion_trials.csv", "fuse.json"),
+    ]
+    assert all(path.is_file() for path in outcome.files)
+
+
+def test_the_line_to_repeat_gives_the_same_numbers(scores_dir, tmp_path):
+    outcome, report = run(scores_dir, tmp_path, 3)
+    line = outcome.summary.split("repeat with: ")[1]
+    words = shlex.split(line)
+    assert words[:3] == ["avrecog", "fuse", "--scores"]
+    paths, coefficients = words[3:6], [float(word) for word in words[7:]]
+    said = fuse_files([Path(path) for path in paths], coefficients, FuseConfig(n_resamples=500))
+    assert f"fused  {report['test']['top1']:.4f}" in said.replace("fused   ", "fused ")
+    assert outcome.summary.split("on test, ")[1].split(";")[0] in said
+
+
+def test_fixed_coefficients_give_the_numbers_of_tuned_ones(scores_dir, tmp_path):
+    _, tuned = run(scores_dir, tmp_path / "a")
+    outcome, fixed = run(scores_dir, tmp_path / "b", coefficients=tuned["coefficients"])
+    assert {key: fixed[key] for key in ("coefficients", "val", "test", "gain")} == {
+        key: tuned[key] for key in ("coefficients", "val", "test", "gain")
+    }
+    assert fixed["n_trials"] == 0
+    assert fixed["val_reused"] is False
+    assert outcome.curves == []
+    assert not (tmp_path / "b" / "study.log").exists()
+
+
+@pytest.mark.parametrize("n_models", [1, 3, 4])
+def test_any_number_of_models(scores_dir, tmp_path, n_models):
+    outcome, report = run(scores_dir, tmp_path, n_models)
+    assert (tmp_path / "plots" / "fusion.png").exists() == (n_models > 1)
+    assert set(report["coefficients"]) == set(MODELS[:n_models])
+    if n_models == 1:
+        assert report["coefficients"] == {"audio": 1}
+        assert report["gain"] == {"top1": 0, "top5": 0, "top1_ci95": [0, 0], "p_value": 1}
+        assert outcome.summary.startswith("audio 1: top-1 0.")
+
+
+def test_fixed_coefficients_of_three_models_are_drawn_without_trials(scores_dir, tmp_path):
+    outcome, _ = run(scores_dir, tmp_path, 3, coefficients={"audio": 1, "rgb": 1, "flow": 1})
+    assert outcome.summary.endswith("--coefficients 1 1 1")
+    assert (tmp_path / "plots" / "fusion.png").exists()
+    assert not (tmp_path / "plots" / "fusion_trials.csv").exists()
+
+
+def test_a_second_run_gives_the_same_bytes(scores_dir, tmp_path):
+    for name in ("a", "b"):
+        run(scores_dir, tmp_path / name)
+    for name in ("fusion.png", "fusion_confusion.png", "fusion_trials.csv"):
+        assert (tmp_path / "a" / "plots" / name).read_bytes() == (tmp_path / "b" / "plots" / name).read_bytes()
+
+
+def test_names_that_do_not_match_the_models_are_named(scores_dir, tmp_path):
+    with pytest.raises(
+        ScoreError, match="no coefficient for rgb; unknown model rbg; expected one for each of audio, rgb"
+    ):
+        run(scores_dir, tmp_path, coefficients={"audio": 0.5, "rbg": 0.5})
+
+
+def test_a_test_file_in_the_place_of_val_is_refused(scores_dir, tmp_path):
+    for model in MODELS[:2]:
+        for split in ("val", "test"):
+            write_scores(tmp_path / model / f"{split}.npz", read_scores(scores_dir / model / "test.npz"))
+    with pytest.raises(ScoreError, match=r"audio/val\.npz: expected scores of split val, got test"):
+        run(tmp_path, tmp_path)
+
+
+def test_a_missing_score_file_is_named(scores_dir, tmp_path):
+    with pytest.raises(ScoreError, match=r"flow2/val\.npz: there is no such score file"):
+        fuse_models(["flow2"], scores_dir, FuseConfig(), tmp_path / "f.json", tmp_path / "s.log", tmp_path / "plots")
+
+
+def test_the_command_tunes_on_val_only(scores_dir):
+    said = fuse_files([scores_dir / model / "val.npz" for model in MODELS[:2]], None, FuseConfig())
+    assert "101 trials on val for the best top1: audio 0." in said
+    assert "these numbers flatter" in said
+    with pytest.raises(ScoreError, match="scores of split test; tune on val"):
+        fuse_files([scores_dir / "audio" / "test.npz"], None, FuseConfig())
+
+
+def test_the_command_wants_one_coefficient_a_file(scores_dir):
+    with pytest.raises(ScoreError, match="--coefficients: expected 1, one a score file, got 2"):
+        fuse_files([scores_dir / "audio" / "test.npz"], [1, 2], FuseConfig())
+
+
+def test_files_of_one_model_are_told_apart_by_their_paths(scores_dir, tmp_path):
+    table = read_scores(scores_dir / "audio" / "test.npz")
+    again = dataclasses.replace(table, scores=table.scores[:, ::-1])
+    write_scores(tmp_path / "again.npz", again)
+    said = fuse_files([scores_dir / "audio" / "test.npz", tmp_path / "again.npz"], [1, 0], FuseConfig())
+    assert f"{tmp_path / 'again.npz'}" in said
+    assert "gain: +0.000 over" in said
+
+
+def test_importing_loads_neither_optuna_nor_matplotlib_nor_torch():
+    program = (
+        "import sys, avrecog.late_fusion; "
+        "sys.exit(', '.join({'optuna', 'matplotlib', 'torch', 'mlflow'} & set(sys.modules)) or None)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
