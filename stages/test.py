@@ -24,9 +24,7 @@ def main() -> None:
     params = load_params(test=TestConfig)
     with tracked("test", params, args.model) as run:
         run.log(
-            evaluate_model(
-                args.model, args.checkpoints, args.data, params.test, args.scores, args.metrics, args.plots
-            )
+            evaluate_model(args.model, args.checkpoints, args.data, params.test, args.scores, args.metrics, args.plots)
         )
 
 

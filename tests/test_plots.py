@@ -53,7 +53,7 @@ DRAWN = {
 
 @pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
 def test_equal_numbers_give_equal_bytes(draw, tmp_path):
-    with matplotlib.rc_context({"font.size": 30, "savefig.dpi": 20}):  # a person's own settings play no part
+    with matplotlib.rc_context({"xtick.labelsize": 30, "savefig.facecolor": "red"}):  # of a person
         draw(tmp_path / "new" / "a.png")
     draw(tmp_path / "b.png")
     content = (tmp_path / "b.png").read_bytes()

@@ -16,8 +16,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from avrecog.atomic import atomic_path
 from avrecog.config import Count, PositiveNumber, plain, section
 from avrecog.errors import ConfigError
-from avrecog.hardware import device_name, gpu_memory_mib, peak_memory_mib, pick_device, precision_in_force, synchronise
-from avrecog.inference import TrainedModel, folded, load_model, on_device
+from avrecog.hardware import (
+    device_name,
+    gpu_memory_mib,
+    on_device,
+    peak_memory_mib,
+    pick_device,
+    precision_in_force,
+    synchronise,
+)
+from avrecog.inference import TrainedModel, folded, load_model
 from avrecog.inputs import example_batch, views_of_typical_clip
 from avrecog.outcome import Outcome
 from avrecog.predict import TestConfig
@@ -40,7 +48,6 @@ class BenchmarkConfig:
     seconds: PositiveNumber = 2.0  # for each batch size
 
     def __post_init__(self) -> None:
-        """Refuse to report what is not measured."""
         if self.report not in self.variants:
             raise ConfigError(f"report: expected one of variants ({', '.join(self.variants)}), got {self.report}")
 
@@ -81,8 +88,9 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
     gpu = figures["gpu_memory_mib"]
     summary = (
         f"{name} on {figures['device']}: {figures['latency_ms']['median']:.1f} ms a clip of {n_views} views (p95 "
-        f"{figures['latency_ms']['p95']:.1f}), {figures['throughput_clips_per_s']:.0f} clips/s at batch {figures['best_batch']}, "
-        f"{macs / 1e9:.3f} GMAC a view, {figures['parameters'] / 1e6:.2f} M parameters\n{_table(variants)}"
+        f"{figures['latency_ms']['p95']:.1f}), {figures['throughput_clips_per_s']:.0f} clips/s at batch "
+        f"{figures['best_batch']}, {macs / 1e9:.3f} GMAC a view, {figures['parameters'] / 1e6:.2f} M "
+        f"parameters\n{_table(variants)}"
     )
     logged: dict[str, float | None] = {
         "benchmark.latency_ms": figures["latency_ms"]["median"],

@@ -36,7 +36,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such checkpoint; run `dvc repro train`") from None
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: holds more than tensors and plain values, so it is not loaded ({reason})") from None
+        raise CheckpointError(
+            f"{path}: holds more than tensors and plain values, so it is not loaded ({reason})"
+        ) from None
     except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: is damaged or no checkpoint ({reason}); train again") from None
@@ -77,8 +79,8 @@ def transfer_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str
     fitting = {key: value for key, value in weights.items() if key in own and own[key].shape == value.shape}
     if 2 * len(fitting) < len(own):
         raise CheckpointError(
-            f"{where}: only {len(fitting)} of the model's {len(own)} tensors are in it; expected a checkpoint of the same "
-            f"architecture, depth and width"
+            f"{where}: only {len(fitting)} of the model's {len(own)} tensors are in it; expected a checkpoint of the "
+            f"same architecture, depth and width"
         )
     model.load_state_dict({**own, **fitting})
     return [key for key in own if key not in fitting]

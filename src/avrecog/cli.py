@@ -1,0 +1,89 @@
+"""The command `avrecog`: doors to the library that dvc's stages don't open.
+
+Nothing heavy is imported before a command is chosen, so that `avrecog --help` comes at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from avrecog.entry import entry_point
+
+
+@entry_point
+def main() -> None:
+    """Run the command of sys.argv."""
+    args = _parser().parse_args()
+    args.run(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="avrecog", description="Recognise what happens in a clip.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    recipe = commands.add_parser("recipe", help="write a recipe's values into params.yaml and show the difference")
+    recipe.add_argument("name", help="a file of recipes/, without .yaml; `default` takes params.yaml as committed")
+    recipe.add_argument("--annotation", type=Path, help="where your copy of the data set's annotation is")
+    recipe.set_defaults(run=_recipe)
+
+    predict = commands.add_parser("predict", help="print the top classes of media files")
+    predict.add_argument("files", nargs="+", type=Path, help="any media files")
+    predict.add_argument(
+        "--checkpoint",
+        action="append",
+        type=Path,
+        help="a trained model; repeat for several, which are fused (default: models/*/best.ckpt)",
+    )
+    predict.add_argument("--coefficients", nargs="+", type=float, help="one weight a checkpoint (default: fuse.json's)")
+    predict.add_argument("--top", type=int, default=5, help="classes to print for each file (default: 5)")
+    predict.set_defaults(run=_predict)
+
+    fuse = commands.add_parser("fuse", help="fuse score files: fixed coefficients, or tuned on val")
+    fuse.add_argument("--scores", nargs="+", type=Path, required=True, help="score files (.npz) of one split")
+    fuse.add_argument("--coefficients", nargs="+", type=float, help="one weight a file; without them Optuna finds some")
+    fuse.set_defaults(run=_fuse)
+
+    doctor = commands.add_parser("doctor", help="say versions, devices, and what is missing")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _recipe(args: argparse.Namespace) -> None:
+    from avrecog.recipes import apply_recipe
+
+    _say(apply_recipe(args.name, args.annotation))
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from avrecog.prediction import predict_files
+
+    for text in predict_files(args.files, args.checkpoint, args.coefficients, args.top):
+        _say(text)
+
+
+def _fuse(args: argparse.Namespace) -> None:
+    from avrecog.config import load_params
+    from avrecog.fusion import FuseConfig
+    from avrecog.late_fusion import fuse_files
+
+    _say(fuse_files(args.scores, args.coefficients, load_params(fuse=FuseConfig).fuse))
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from avrecog.doctor import examine
+
+    lines, healthy = examine()
+    _say("\n".join(lines))
+    if not healthy:
+        sys.exit(1)
+
+
+def _say(text: str | Sequence[str]) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,9 +8,10 @@ import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import pydantic
+import pydantic.dataclasses
 from pydantic import Field, Strict, TypeAdapter
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -81,7 +82,11 @@ def load_params(path: Path = PARAMS, **parts: Any) -> Params:
 
 
 def _at(document: Mapping[str, Any], path: str) -> Any:
-    """What stands at a dotted path."""
+    """What stands at a dotted path.
+
+    Raises:
+        ConfigError: if nothing stands there.
+    """
     here: Any = document
     for step in path.split("."):
         if not isinstance(here, Mapping) or step not in here:
@@ -103,8 +108,6 @@ def validate(kind: Any, value: Any, where: str) -> Any:
     except pydantic.ValidationError as error:
         lines = [_problem(item, where, value) for item in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
-    except ConfigError as error:
-        raise ConfigError("\n".join(f"{where}.{line}" for line in error.args[0].splitlines())) from None
 
 
 def listed(title: str, problems: list[str]) -> str:
@@ -131,7 +134,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """`value` with dataclasses, tuples and paths turned into dicts, lists and text: what YAML, JSON and a checkpoint hold."""
+    """`value` with dataclasses, tuples and paths turned into dicts, lists and text, which any file can hold."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -166,20 +169,22 @@ _EXPECTED = {
 
 def _problem(item: Any, where: str, value: Any) -> str:
     kind, context = item["type"], item.get("ctx", {})
-    path, parent = _visible_path(item["loc"], value)
+    path = _visible_path(item["loc"], value)
     dotted = ".".join([where, *path])
     given = _shown(item["input"])
     if kind == "unexpected_keyword_argument":
-        known = [key for key in context.get("known", [])] or _known_keys(item, parent)
-        return f"{dotted}: unknown key{_suggest(path[-1], known)}"
+        return f"{dotted}: unknown key{_suggest(path[-1], KNOWN_KEYS)}"
     if kind in ("missing", "missing_argument"):
         return f"{dotted}: is missing"
     if kind in ("value_error", "assertion_error"):
-        return f"{dotted}: {context.get('error', item['msg'])}"
+        # a rule of ours says itself, after its section, which key it is about: `hop_length: expected at most ...`
+        joint = "." if isinstance(context.get("error"), ConfigError) else ": "
+        return f"{dotted}{joint}{context.get('error', item['msg'])}"
     if kind == "literal_error":
         return f"{dotted}: expected {context['expected']}, got {given}"
     if kind == "union_tag_invalid":
-        return f"{dotted}: expected {context['discriminator']} to be one of {context['expected_tags']}, got {context['tag']!r}"
+        tags = context["expected_tags"]
+        return f"{dotted}: expected {context['discriminator']} to be one of {tags}, got {context['tag']!r}"
     if kind == "union_tag_not_found":
         return f"{dotted}: key {context['discriminator']} is missing"
     expected = _EXPECTED.get(kind) or _bound(kind, context) or item["msg"]
@@ -187,40 +192,42 @@ def _problem(item: Any, where: str, value: Any) -> str:
 
 
 def _bound(kind: str, context: Mapping[str, Any]) -> str | None:
-    words = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below", "less_than_equal": "at most"}
+    words = {
+        "greater_than": "above",
+        "greater_than_equal": "at least",
+        "less_than": "below",
+        "less_than_equal": "at most",
+    }
     if kind not in words:
         return None
     name = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}[kind]
     return f"a number {words[kind]} {context[name]:g}"
 
 
-def _visible_path(location: tuple[Any, ...], value: Any) -> tuple[list[str], Any]:
-    """The part of pydantic's location that stands in the file (it adds union tags), and the mapping that holds the last key."""
+def _visible_path(location: tuple[Any, ...], value: Any) -> list[str]:
+    """The part of pydantic's location that stands in the file; it adds the tags of unions."""
     path: list[str] = []
-    here, parent = value, value
+    here = value
     for step in location:
         if isinstance(here, Mapping) and step not in here and step != location[-1]:
-            continue  # a union's tag
+            continue
         path.append(str(step))
-        parent = here
-        here = here.get(step) if isinstance(here, Mapping) else here[step] if _has(here, step) else None
-    return path, parent
-
-
-def _has(value: Any, step: Any) -> bool:
-    return isinstance(value, list | tuple) and isinstance(step, int) and step < len(value)
-
-
-def _known_keys(item: Any, parent: Any) -> list[str]:
-    return list(KNOWN_KEYS) if isinstance(parent, Mapping) else []
+        if isinstance(here, Mapping):
+            here = here.get(step)
+        elif isinstance(here, list) and isinstance(step, int) and step < len(here):
+            here = here[step]
+        else:
+            here = None
+    return path
 
 
 KNOWN_KEYS: set[str] = set()
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
 def section(cls: type[T]) -> type[T]:
     """Decorator: a frozen pydantic dataclass whose unknown keys are errors; its keys are remembered for suggestions."""
-    made = pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid"})(cls)  # type: ignore[call-overload]
+    made: Any = pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid"})(cls)
     KNOWN_KEYS.update(field.name for field in dataclasses.fields(made))
     return made  # type: ignore[no-any-return]
 

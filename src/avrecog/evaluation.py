@@ -11,8 +11,8 @@ import numpy as np
 from avrecog.atomic import atomic_path
 from avrecog.datasets.augment import AugmentConfig
 from avrecog.errors import CheckpointError
-from avrecog.hardware import device_name, gpu_memory_mib, peak_memory_mib, pick_device, synchronise
-from avrecog.inference import folded, load_model, on_device
+from avrecog.hardware import device_name, gpu_memory_mib, on_device, peak_memory_mib, pick_device, synchronise
+from avrecog.inference import folded, load_model
 from avrecog.inputs import LabelledClips, open_split
 from avrecog.metrics import classification_metrics, confusion_matrix, per_class_table, reliability_bins
 from avrecog.outcome import Outcome
@@ -36,7 +36,9 @@ def evaluate_model(
     model = load_model(checkpoints / f"{config.checkpoint}.ckpt")
     tables = LabelledClips.read(data)
     if list(tables.classes) != model.classes:
-        raise CheckpointError(f"{checkpoints}: was trained on other classes than {data}/labels.txt has; run `dvc repro train`")
+        raise CheckpointError(
+            f"{checkpoints}: was trained on other classes than {data}/labels.txt has; run `dvc repro train`"
+        )
     device = pick_device()
     network = on_device(folded(model.network), device)
     results: dict[str, ScoreTable] = {}
@@ -77,10 +79,11 @@ def evaluate_model(
         _write_result_json(scores / "result.json", table)
     files = _write_plots(plots, table, test_probabilities, checkpoints)
     summary = (
-        f"{name} (epoch {model.epoch}), {numbers['n_clips']:,} test clips: top-1 {numbers['top1']:.3f}, top-5 {numbers['top5']:.3f}, "
-        f"mean class accuracy {numbers['mean_class_accuracy']:.3f}; {ms_per_clip:.1f} ms a clip on {metrics['device']}"
+        f"{name} (epoch {model.epoch}), {numbers['n_clips']:,} test clips: top-1 {numbers['top1']:.3f}, top-5 "
+        f"{numbers['top5']:.3f}, mean class accuracy {numbers['mean_class_accuracy']:.3f}; {ms_per_clip:.1f} ms a clip "
+        f"on {metrics['device']}"
     )
-    logged = {f"test.{key}": float(value) for key, value in numbers.items()}
+    logged: dict[str, float | None] = {f"test.{key}": float(value) for key, value in numbers.items()}
     logged |= {"test.inference_ms_per_clip": ms_per_clip, "n_left_out": n_left_out}
     return Outcome(summary, logged, files=files)
 

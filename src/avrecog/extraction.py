@@ -75,8 +75,8 @@ def extract_all(
     if len(skipped) > max_skipped * len(clips):
         first = "\n  ".join(f"{clip.clip_id}: {problem}" for clip, problem in skipped[:20])
         raise MediaError(
-            f"{len(skipped)} of {len(clips)} clips can't be decoded, more than data.max_skipped ({max_skipped:g}) allows; "
-            f"all are in {out}/skipped.csv:\n  {first}"
+            f"{len(skipped)} of {len(clips)} clips can't be decoded, more than data.max_skipped ({max_skipped:g}) "
+            f"allows; all are in {out}/skipped.csv:\n  {first}"
         )
     hours = sum(clip.duration_s for clip in clips) / 3600
     summary = f"{len(clips):,} clips -> {out} ({n_bytes / 1e6:,.1f} MB) in {seconds:.0f} s; {len(skipped)} skipped"

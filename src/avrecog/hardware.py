@@ -6,6 +6,7 @@ import resource
 import sys
 
 import torch
+from torch import nn
 
 
 def pick_device() -> torch.device:
@@ -18,6 +19,11 @@ def precision_in_force(precision: str) -> str:
     if precision != "auto":
         return precision
     return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on the device, its weights in channels-last order."""
+    return network.to(device).to(memory_format=torch.channels_last)
 
 
 def device_name(device: torch.device) -> str:

@@ -2,10 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-import torch.fx
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
@@ -59,9 +56,3 @@ def folded(network: nn.Module) -> nn.Module:
     """A copy of a network in evaluation mode with every batch norm folded into the convolution before it."""
     result: nn.Module = fuse(network.eval())
     return result
-
-
-def on_device(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network on the device, its weights in channels-last order."""
-    moved: Any = network.to(device, memory_format=torch.channels_last)
-    return moved  # type: ignore[no-any-return]

@@ -50,7 +50,9 @@ class LabelledClips:
         splits, classes = read_splits(folder / "splits.csv"), read_labels(folder / "labels.txt")
         for clip in clips:
             if clip.clip_id not in splits or clip.label not in classes:
-                raise ManifestError(f"{folder}: clip {clip.clip_id} lacks a split or a class; run `dvc repro -f prepare`")
+                raise ManifestError(
+                    f"{folder}: clip {clip.clip_id} lacks a split or a class; run `dvc repro -f prepare`"
+                )
         return cls(clips, splits, classes)
 
 
@@ -68,7 +70,9 @@ def open_split(
     chosen = [clip for clip in tables.clips if tables.splits[clip.clip_id] == split]
     usable = [clip for clip in chosen if clip.clip_id in store]
     if not usable:
-        raise ManifestError(f"{features}: split {split} has {len(chosen)} clips, and none of them has what this model needs")
+        raise ManifestError(
+            f"{features}: split {split} has {len(chosen)} clips, and none of them has what this model needs"
+        )
     index = {label: position for position, label in enumerate(tables.classes)}
     labels = np.array([index[clip.label] for clip in usable], dtype=np.int64)
     dataset = make_dataset(model, front_end, store, [clip.clip_id for clip in usable], labels, augment)
@@ -104,8 +108,8 @@ def check_front_end(model: ModelConfig, front_end: FrontEnd) -> None:
         stored = (front_end.video.height, front_end.video.width)
         if model.height > stored[0] or model.width > stored[1]:
             raise ConfigError(
-                f"params.yaml: the model sees {model.height} x {model.width}, but frames of {stored[0]} x {stored[1]} are "
-                f"stored; raise video.height and video.width"
+                f"params.yaml: the model sees {model.height} x {model.width}, but frames of {stored[0]} x {stored[1]} "
+                f"are stored; raise video.height and video.width"
             )
 
 

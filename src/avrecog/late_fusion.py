@@ -254,10 +254,6 @@ def _draw(
         files.append(folder / "fusion_trials.csv")
         _write_trials(files[-1], models, tried)
     picture = folder / "fusion.png"
-    objectives = {
-        "val": FusionObjective(val[0], val[1].labels, config.objective),
-        "test": FusionObjective(test[0], test[1].labels, config.objective),
-    }
     label = {"top1": "top-1 accuracy", "mean_class_accuracy": "mean class accuracy", "log_loss": "negative log-loss"}[
         config.objective
     ]
@@ -265,14 +261,15 @@ def _draw(
     values = np.array([trial.value for trial in tried])
     if len(models) == 2:
         steps = np.linspace(0, 1, 101)
-        curves = {
-            split: np.array([objective(np.array([step, 1 - step])) for step in steps])
-            for split, objective in objectives.items()
-        }
+        curves = {}
+        for split, (stack, table) in {"val": val, "test": test}.items():
+            objective = FusionObjective(stack, table.labels, config.objective)
+            curves[split] = np.array([objective(np.array([step, 1 - step])) for step in steps])
         plots.plot_fusion_curve(steps, curves, (models[0], models[1]), float(coefficients[0]), picture, label)
     elif len(models) == 3:
         grid = np.array([(i, j, 20 - i - j) for i in range(21) for j in range(21 - i)]) / 20
-        area = np.array([objectives["val"](point) for point in grid])
+        objective = FusionObjective(val[0], val[1].labels, config.objective)
+        area = np.array([objective(point) for point in grid])
         points = (weights, values) if tried else (grid, area)
         plots.plot_fusion_ternary(points[0], points[1], models, coefficients, picture, (grid, area), f"{label} on val")
     elif tried and len(models) > 3:

@@ -13,7 +13,7 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
-from avrecog.config import Count, NonNegativeNumber, PositiveNumber, section
+from avrecog.config import Count, Flag, NonNegativeNumber, Number, PositiveNumber, section
 from avrecog.errors import ConfigError
 
 
@@ -28,22 +28,25 @@ class LogMelConfig:
     f_min: NonNegativeNumber = 0.0  # Hz
     f_max: PositiveNumber | None = None  # Hz; null: half the sample rate
     window: Literal["hann", "sine"] = "hann"
-    center: bool = True  # frame i is centred on sample i * hop_length, zeros beyond the ends
+    center: Flag = True  # frame i is centred on sample i * hop_length, zeros beyond the ends
     power: Literal[1, 2] = 2  # 1: magnitude, 2: power
     mel_scale: Literal["htk", "slaney"] = "htk"
     mel_norm: Literal["slaney"] | None = "slaney"  # slaney: every filter has area one
     log: Literal["natural", "decibel"] = "natural"  # natural: log(x + offset); decibel: scaled and clipped to 0..1
     offset: PositiveNumber = 1e-6  # of the natural log
     floor_db: NonNegativeNumber = 100.0  # decibel: this far below reference_db is 0
-    reference_db: float = 20.0  # decibel: this is 1
-    rms_level: PositiveNumber | None = None  # scale every waveform to this root mean square first; null: leave its level
+    reference_db: Number = 20.0  # decibel: this is 1
+    rms_level: PositiveNumber | None = (
+        None  # scale every waveform to this root mean square first; null: leave its level
+    )
 
     def __post_init__(self) -> None:
-        """Refuse settings that contradict each other."""
         if self.hop_length > self.n_fft:
             raise ConfigError(f"hop_length: expected at most n_fft ({self.n_fft}), got {self.hop_length}")
         if self.stop_hz > self.sample_rate / 2:
-            raise ConfigError(f"f_max: expected at most half the sample rate ({self.sample_rate / 2:g}), got {self.f_max}")
+            raise ConfigError(
+                f"f_max: expected at most half the sample rate ({self.sample_rate / 2:g}), got {self.f_max}"
+            )
         if self.f_min >= self.stop_hz:
             raise ConfigError(f"f_min: expected less than f_max ({self.stop_hz:g}), got {self.f_min:g}")
 
@@ -130,8 +133,8 @@ def mel_basis(config: LogMelConfig) -> np.ndarray:
     Source: Slaney, "Auditory Toolbox", 1998, and the HTK book; equal to librosa.filters.mel.
     """
     bins_hz = np.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1)
-    ends = _to_mel(np.array([config.f_min, config.stop_hz]), config.mel_scale)
-    corners_hz = _to_hz(np.linspace(*ends, config.n_mels + 2), config.mel_scale)
+    low, high = _to_mel(np.array([config.f_min, config.stop_hz]), config.mel_scale).tolist()
+    corners_hz = _to_hz(np.linspace(low, high, config.n_mels + 2), config.mel_scale)
     widths = np.diff(corners_hz)
     slopes = corners_hz[:, None] - bins_hz
     rising, falling = -slopes[:-2] / widths[:-1, None], slopes[2:] / widths[1:, None]

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from avrecog.errors import StoreError
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 32 * 2**20  # written and synced together
+FLUSH_EVERY_S = 5.0  # at the latest, so that a kill costs no more than this
 
 
 class StoreWriter:
@@ -32,7 +34,7 @@ class StoreWriter:
     def __init__(self, folder: Path, settings: Mapping[str, Any], row_shape: Sequence[int], dtype: str) -> None:
         """Open `folder` for writing; `settings` decide whether what lies there is of any use."""
         self.folder = folder
-        self.header = {"settings": dict(settings), "row_shape": list(row_shape), "dtype": dtype}
+        self.header: dict[str, Any] = {"settings": dict(settings), "row_shape": list(row_shape), "dtype": dtype}
         self.stored: dict[str, int] = {}  # clip_id -> rows
         self.complete = (folder / "store.json").exists() and _header(folder / "store.json") == self.header
         if self.complete:
@@ -46,6 +48,7 @@ class StoreWriter:
         self._index = (folder / "index.csv").open("a", newline="", encoding="utf-8")
         self._pending: list[tuple[str, np.ndarray]] = []
         self._pending_bytes = 0
+        self._flushed_at = time.monotonic()
 
     @property
     def n_bytes(self) -> int:
@@ -59,7 +62,7 @@ class StoreWriter:
         assert clip_id not in self.stored, clip_id
         self._pending.append((clip_id, np.ascontiguousarray(rows, dtype=self.header["dtype"])))
         self._pending_bytes += self._pending[-1][1].nbytes
-        if self._pending_bytes >= BLOCK_BYTES:
+        if self._pending_bytes >= BLOCK_BYTES or time.monotonic() - self._flushed_at >= FLUSH_EVERY_S:
             self.flush()
 
     def flush(self) -> None:
@@ -76,7 +79,7 @@ class StoreWriter:
         csv.writer(self._index, lineterminator="\n").writerows(lines)
         self._index.flush()
         os.fsync(self._index.fileno())
-        self._pending, self._pending_bytes = [], 0
+        self._pending, self._pending_bytes, self._flushed_at = [], 0, time.monotonic()
 
     def close(self) -> None:
         """Put what is pending on the disk and leave the store unfinished, to be taken up later."""
@@ -180,7 +183,9 @@ class Store:
         dtype = np.dtype(header["dtype"])
         size = (folder / "values.bin").stat().st_size if (folder / "values.bin").exists() else -1
         if size != int(np.prod(shape)) * dtype.itemsize:
-            raise StoreError(f"{folder}/values.bin: expected {int(np.prod(shape)) * dtype.itemsize} bytes, got {size}; {_MEND}")
+            raise StoreError(
+                f"{folder}/values.bin: expected {int(np.prod(shape)) * dtype.itemsize} bytes, got {size}; {_MEND}"
+            )
         self.values: np.ndarray = (
             np.memmap(folder / "values.bin", dtype, "r", shape=shape) if size else np.zeros(shape, dtype)
         )
@@ -221,7 +226,11 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _index_lines(folder: Path, allow_cut: bool = False) -> list[list[str]]:
-    """The lines of the index, checked to follow one another without a gap; a cut-off last line is dropped if allowed."""
+    """The lines of the index, checked to leave no gap; a cut-off last line is dropped if allowed.
+
+    Raises:
+        StoreError: if the index is missing or broken.
+    """
     path = folder / "index.csv"
     try:
         text = path.read_text(encoding="utf-8")

@@ -23,7 +23,6 @@ from avrecog.outcome import Outcome
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +70,11 @@ class Run:
 def tracked(stage: str, params: Params, model: str | None = None) -> Iterator[Run]:
     """An MLflow run around a stage: parameters and tags at its start, wall time and memory at its end.
 
-    A stage that raises leaves a run marked FAILED, one that is stopped a run marked KILLED. At a good end the outcome is
-    printed: one line for people, one line of JSON for programs.
+    A stage that raises leaves a run marked FAILED, one that is stopped a run marked KILLED. At a good end the outcome
+    is printed: one line for people, one line of JSON for programs.
+
+    Raises:
+        KeyboardInterrupt: again, after the run is marked.
     """
     from avrecog.hardware import gpu_memory_mib, hardware, peak_memory_mib
 
@@ -80,7 +82,9 @@ def tracked(stage: str, params: Params, model: str | None = None) -> Iterator[Ru
     client = _client()
     run_id = _start(client, STAGES_EXPERIMENT, f"{stage} {model}" if model else stage)
     _log_params(client, run_id, params.flat())
-    for key, value in (_context() | {"stage": stage, "hardware": hardware()} | ({"model": model} if model else {})).items():
+    for key, value in (
+        _context() | {"stage": stage, "hardware": hardware()} | ({"model": model} if model else {})
+    ).items():
         client.set_tag(run_id, key, value)
     run = Run(client, run_id, stage)
     status = "FAILED"
@@ -100,7 +104,9 @@ def tracked(stage: str, params: Params, model: str | None = None) -> Iterator[Ru
         client.set_terminated(run_id, status)
     assert run.outcome is not None, f"stage {stage} logged no outcome"
     sys.stdout.write(f"{stage}: {run.outcome.summary}\n")
-    sys.stdout.write(json.dumps({"stage": stage, "model": model, "wall_s": round(seconds, 3), **run.outcome.metrics}) + "\n")
+    sys.stdout.write(
+        json.dumps({"stage": stage, "model": model, "wall_s": round(seconds, 3), **run.outcome.metrics}) + "\n"
+    )
 
 
 def log_row(

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from avrecog.config import Fraction, NonNegativeNumber, WholeNumber, section
+from avrecog.config import Flag, Fraction, NonNegativeNumber, WholeNumber, section
 from avrecog.errors import ConfigError
 
 
@@ -34,14 +35,13 @@ class VideoAugmentConfig:
 
     min_area: Fraction = 1.0  # random resized crop: smallest part of the picture; 1 with aspect 1: a random crop
     max_aspect: NonNegativeNumber = 1.0  # most extreme aspect ratio of that crop; its inverse is the other end
-    flip: bool = False  # left and right, every second clip
+    flip: Flag = False  # left and right, every second clip
     brightness: Fraction = 0.0
     contrast: Fraction = 0.0
     saturation: Fraction = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse crops that can't be."""
-        if not 0 < self.min_area:
+        if not self.min_area > 0:
             raise ConfigError(f"min_area: expected above 0 and at most 1, got {self.min_area:g}")
         if self.max_aspect < 1:
             raise ConfigError(f"max_aspect: expected at least 1, got {self.max_aspect:g}")
@@ -52,8 +52,8 @@ class AugmentConfig:
     """Part `augment` of section `train`."""
 
     mixup_alpha: NonNegativeNumber = 0.0  # Beta(alpha, alpha) mixes each clip with another; 0: none
-    audio: AudioAugmentConfig
-    video: VideoAugmentConfig
+    audio: AudioAugmentConfig = Field(default_factory=AudioAugmentConfig)
+    video: VideoAugmentConfig = Field(default_factory=VideoAugmentConfig)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ def draw_audio(generator: np.random.Generator, n_clips: int, config: AudioAugmen
     """Random values for an epoch of log-mel crops."""
     numbers = generator.random((n_clips, 3))
     return AudioDraw(
-        *numbers.T,
+        start=numbers[:, 0],
+        gain=numbers[:, 1],
+        shift=numbers[:, 2],
         frequency_masks=generator.random((n_clips, config.n_frequency_masks, 2)),
         time_masks=generator.random((n_clips, config.n_time_masks, 2)),
     )

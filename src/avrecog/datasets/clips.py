@@ -1,6 +1,5 @@
 """What every dataset gives: whole batches for training and for testing, and the labels in their order."""
 
-from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -13,7 +12,7 @@ D = TypeVar("D")
 class ClipDataset(Protocol[D]):
     """Clips of one split. A batch is a tuple of tensors, the arguments of the model."""
 
-    clip_ids: Sequence[str]
+    clip_ids: list[str]
     labels: np.ndarray  # (N,) int64
 
     def __len__(self) -> int:

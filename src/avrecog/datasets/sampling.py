@@ -44,8 +44,8 @@ def segment_frames(n_frames: np.ndarray, n_segments: int, position: np.ndarray, 
         position: (B, n_segments) in [0, 1): 0.5 is the middle (TSN's test-time rule), random numbers its training rule.
         snippet: consecutive frames taken at each place.
 
-    Returns: (B, n_segments) int64, non-decreasing along a row for equal positions, in [0, n_frames - snippet], 0 where the
-        video is shorter than a snippet.
+    Returns: (B, n_segments) int64, non-decreasing along a row for equal positions, in [0, n_frames - snippet], 0 where
+        the video is shorter than a snippet.
     Source: Wang et al., "Temporal Segment Networks", 2016.
     """
     choices = np.maximum(1, n_frames - snippet + 1)[:, None]

@@ -24,7 +24,9 @@ def read_csv(annotation: Path, folder: Path) -> list[AnnotatedClip]:
     try:
         text = annotation.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ManifestError(f"{annotation}: can't be read ({error.strerror}); see data.annotation in params.yaml") from None
+        raise ManifestError(
+            f"{annotation}: can't be read ({error.strerror}); see data.annotation in params.yaml"
+        ) from None
     except UnicodeDecodeError as error:
         raise ManifestError(f"{annotation}: expected a CSV in UTF-8 ({error})") from None
     reader = csv.DictReader(io.StringIO(text, newline=""))

@@ -1,4 +1,4 @@
-"""One demo clip, from its plan to its file. Worker processes import this: keep it to numpy and PyAV, to start quickly."""
+"""One demo clip, from plan to file. Worker processes import this: keep it to numpy and PyAV, for a quick start."""
 
 from dataclasses import dataclass
 from fractions import Fraction

@@ -30,7 +30,7 @@ class Motion:
 
     @property
     def impact_strength(self) -> np.ndarray:
-        """(N - 2,) float64 in (0, 1]: by the fall before each impact, as the speed of a fall goes with the root of its height."""
+        """(N - 2,) float64 in (0, 1]: the speed of each impact, which goes with the root of the height fallen."""
         return np.sqrt(self.peaks[:-1] / self.peaks.max()) if len(self.peaks) else self.peaks
 
     def height(self, time_s: np.ndarray) -> np.ndarray:
@@ -60,9 +60,11 @@ def draw_motion(generator: np.random.Generator, action: str, duration_s: float) 
         raise ValueError(f"expected an action of {', '.join(ACTIONS)}, got {action!r}")
     phase = float(generator.uniform(0, 2 * np.pi))
     if action == "scrape":
-        return Motion(action, _NONE, _NONE, float(generator.uniform(0.15, 0.3)), float(generator.uniform(0.5, 1.1)), phase)
+        swing, rate_hz = generator.uniform((0.15, 0.5), (0.3, 1.1))
+        return Motion(action, _NONE, _NONE, swing, rate_hz, phase)
     if action == "roll":
-        return Motion(action, _NONE, _NONE, float(generator.uniform(0.25, 0.45)), float(generator.uniform(0.3, 0.7)), phase)
+        swing, rate_hz = generator.uniform((0.12, 0.3), (0.25, 0.7))
+        return Motion(action, _NONE, _NONE, swing, rate_hz, phase)
     gaps_s = _bounce_gaps(generator, duration_s) if action == "bounce" else _tap_gaps(generator, duration_s)
     touch_s = np.cumsum(gaps_s) - generator.uniform(0.1, 0.9) * gaps_s[0] - gaps_s[0]
     inside = np.flatnonzero((touch_s > 0) & (touch_s < duration_s))

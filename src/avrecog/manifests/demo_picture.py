@@ -13,7 +13,7 @@ from avrecog.manifests.demo_motion import Motion
 
 @dataclass(frozen=True)
 class Blob:
-    """A thing that means nothing: a ball (both ends in one place) or a stick, drifting; in picture heights from the middle."""
+    """A thing that means nothing: a drifting ball (both ends the same) or stick, in picture heights from the middle."""
 
     ends: np.ndarray  # (2, 2) x, y of its two ends
     radius: float
@@ -46,18 +46,18 @@ def draw_scene(
 ) -> Scene:
     """A scene for any action: place, colours, at most `n_distractors` distractors and pixel noise are random.
 
-    `contrast` is the distance of a thing's colour from what is behind it, `noise` a standard deviation, both of the full
-    range of brightness.
+    `contrast` is the distance of a thing's colour from what is behind it, `noise` a standard deviation, both of the
+    full range of brightness.
     """
     sky = np.clip(generator.uniform(0.15, 0.85, 3) + generator.normal(0, 0.1, (2, 3)), 0, 1)
     slab_colour = _colour_off(generator, sky.mean(axis=0), contrast)
     thing_colour = _colour_off(generator, sky.mean(axis=0), contrast)
     return Scene(
         middle=np.array([generator.uniform(-0.1, 0.1), generator.uniform(-0.36, -0.2)]),
-        zoom=float(generator.uniform(0.8, 1.1)),
+        zoom=float(generator.uniform(0.85, 1.1)),
         tilt=float(generator.uniform(-0.15, 0.15)),
         mirrored=bool(generator.random() < 0.5),
-        size=float(generator.uniform(0.75, 1.25)),
+        size=float(generator.uniform(0.9, 1.3)),
         lean=float(generator.uniform(0.5, 1.0)),
         slab=(float(generator.uniform(0.4, 0.7)), float(generator.uniform(0.06, 0.2))),
         sky=sky,
@@ -107,15 +107,18 @@ def _shapes(
         head = np.stack([place, height + 0.07 * size], axis=1)  # (T, 2), its middle
         grip = np.array([0.55, 0.2]) * size + [0, 0.08]  # the hand stays and the hammer turns about it
         yield _to_stick(x, y, head, np.broadcast_to(grip, head.shape)) - 0.022 * size, scene.mark_colour
-        box = np.maximum(np.abs(x - _per_frame(head[:, 0])) - 0.055 * size, np.abs(y - _per_frame(head[:, 1])) - 0.07 * size)
-        yield box, scene.thing_colour
+        aside, above = np.abs(x - _per_frame(head[:, 0])), np.abs(y - _per_frame(head[:, 1]))
+        yield np.maximum(aside - 0.055 * size, above - 0.07 * size), scene.thing_colour
     elif motion.action == "scrape":
         tip = np.stack([place, height + 0.02], axis=1)
         top = tip + 0.5 * size * np.array([np.sin(scene.lean), np.cos(scene.lean)])
         yield _to_stick(x, y, tip, top) - 0.025 * size, scene.thing_colour
         yield _to_stick(x, y, tip + 0.55 * (top - tip), top) - 0.04 * size, scene.mark_colour
     else:
-        radius = 0.12 * size
+        radius = 0.13 * size
+        if motion.action == "roll":  # between two stops
+            stop = np.abs(np.abs(x) - motion.swing - radius - 0.03) - 0.03
+            yield np.maximum(stop, np.abs(y - 0.08) - 0.08), scene.slab_colour
         centre = np.stack([place, height + radius], axis=1)
         angle = -place / radius if motion.action == "roll" else np.full(len(times_s), scene.lean)
         stripe = 0.8 * radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)

@@ -25,7 +25,7 @@ class Material:
 
 MATERIALS = {
     "metal": Material((1, 2.756, 5.404, 8.933, 13.34), (250, 800), (0.2, 0.8), 0.3, 0.3),  # a free bar
-    "wood": Material((1, 2.572, 4.644, 6.984), (220, 750), (0.015, 0.06), 0.7, 0.9),  # a bar of wood, in ISO spruce ratios
+    "wood": Material((1, 2.572, 4.644, 6.984), (220, 750), (0.015, 0.06), 0.7, 0.9),  # a xylophone-like bar
     "glass": Material((1, 2.32, 4.25, 6.63, 9.38), (300, 1000), (0.05, 0.25), 0.2, 0.4),  # a wine glass
 }
 

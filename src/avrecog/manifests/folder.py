@@ -6,8 +6,32 @@ from avrecog.errors import ManifestError
 from avrecog.manifests.annotated import AnnotatedClip
 
 ENDINGS = frozenset(
-    ".3gp .aac .aif .aiff .avi .flac .flv .m4a .m4v .mkv .mov .mp3 .mp4 .mpeg .mpg .oga .ogg .ogv .opus .ts .wav .webm .wma .wmv"
-    .split()
+    [
+        ".3gp",
+        ".aac",
+        ".aif",
+        ".aiff",
+        ".avi",
+        ".flac",
+        ".flv",
+        ".m4a",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp3",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".oga",
+        ".ogg",
+        ".ogv",
+        ".opus",
+        ".ts",
+        ".wav",
+        ".webm",
+        ".wma",
+        ".wmv",
+    ]
 )
 SPLITS = ("train", "val", "test")
 
@@ -28,7 +52,9 @@ def read_folder(root: Path, folder: Path) -> list[AnnotatedClip]:
     else:
         clips = _classes(root, folder, None)
     if not clips:
-        raise ManifestError(f"{root}: no media files in it; expected {root}/<class>/<file>{{{', '.join(sorted(ENDINGS))}}}")
+        raise ManifestError(
+            f"{root}: no media files in it; expected {root}/<class>/<file>{{{', '.join(sorted(ENDINGS))}}}"
+        )
     return clips
 
 

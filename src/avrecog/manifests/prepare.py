@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 from tqdm import tqdm
 
 from avrecog.atomic import atomic_path
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 SHORTEST_S = 0.01  # a span shorter than this holds nothing that a front end could frame
 
+Part = Annotated[float, Strict(), Field(gt=0, lt=1)]
+
 
 @section
 class DataConfig:
@@ -37,12 +39,11 @@ class DataConfig:
     annotation: Text  # demo: its YAML; csv: the file; folder: the root; a relative path counts from the project
     max_skipped: Fraction = 0.01  # of the clips may be unreadable; above, the stage fails with the list
     test_fold: WholeNumber | None = None  # this fold of the annotation is the test
-    val_fraction: Fraction = Field(0.2, gt=0, lt=1)  # of train, where the annotation gives no val
-    test_fraction: Fraction = Field(0.2, gt=0, lt=1)  # of all, where the annotation gives no test
+    val_fraction: Part = 0.2  # of train, where the annotation gives no val
+    test_fraction: Part = 0.2  # of all, where the annotation gives no test
     seed: WholeNumber = 0  # of the cuts
 
     def __post_init__(self) -> None:
-        """Refuse a fold where none can be."""
         if self.test_fold is not None and self.source != "csv":
             raise ConfigError(f"test_fold: only source csv has folds, got source {self.source}; set it to null")
 
@@ -100,7 +101,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         f"{len(clips):,} clips of {len(labels)} classes: {sizes['train']:,} train, {sizes['val']:,} val, "
         f"{sizes['test']:,} test; {len(skipped)} skipped, {n_silent} without sound, {n_pictureless} without picture"
     )
-    metrics = {
+    metrics: dict[str, float | None] = {
         "n_clips": len(clips),
         "n_classes": len(labels),
         "n_skipped": len(skipped),
@@ -163,7 +164,11 @@ def _clip(row: AnnotatedClip, clip_id: str, found: Probe | MediaError) -> Clip:
 
 
 def _clip_ids(rows: Sequence[AnnotatedClip]) -> list[str]:
-    """The annotation's ids, or the path below the folder that all share, with the times where a file has many clips."""
+    """The annotation's ids, or the path below the folder that all share, with the times where a file has many clips.
+
+    Raises:
+        ManifestError: if an id stands twice.
+    """
     shared = os.path.commonpath([os.path.dirname(row.path) for row in rows])
     ids = []
     for row in rows:
@@ -175,19 +180,23 @@ def _clip_ids(rows: Sequence[AnnotatedClip]) -> list[str]:
     if doubled:
         first = [row.where for row, clip_id in zip(rows, ids, strict=True) if clip_id == doubled[0]]
         raise ManifestError(
-            f"{len(doubled)} clip ids stand more than once, the first is {doubled[0]!r} ({' and '.join(first[:3])}); drop a "
-            f"row, or give the rows a clip_id each"
+            f"{len(doubled)} clip ids stand more than once, the first is {doubled[0]!r} ({' and '.join(first[:3])}); "
+            f"drop a row, or give the rows a clip_id each"
         )
     return ids
 
 
 def _check_labels(labels: Sequence[str], by_split: dict[str, dict[str, int]]) -> None:
     if len(labels) < 2:
-        raise ManifestError(f"expected two classes at least, got {len(labels)} ({', '.join(labels)}); add clips of another class")
+        raise ManifestError(
+            f"expected two classes at least, got {len(labels)} ({', '.join(labels)}); add clips of another class"
+        )
     unknown = {label for split in ("val", "test") for label in by_split[split]} - set(by_split["train"])
     if unknown:
         first = sorted(unknown)[0]
-        raise ManifestError(f"class {first!r} stands in val or test and never in train; correct the label or add training clips")
+        raise ManifestError(
+            f"class {first!r} stands in val or test and never in train; correct the label or add training clips"
+        )
     for split in ("val", "test"):
         absent = sorted(set(labels) - set(by_split[split]))
         if absent:

@@ -37,7 +37,9 @@ def make_splits(
     elif any(annotated):
         lacking = [clip_id for clip_id, split in zip(clip_ids, annotated, strict=True) if split is None]
         if lacking:
-            raise ManifestError(f"{len(lacking)} clips have no split while others do, the first is {lacking[0]}; fill the column")
+            raise ManifestError(
+                f"{len(lacking)} clips have no split while others do, the first is {lacking[0]}; fill the column"
+            )
         splits = [str(split) for split in annotated]
     else:
         splits = ["train"] * len(clip_ids)

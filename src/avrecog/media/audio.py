@@ -32,7 +32,9 @@ def decode_audio(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: flo
         blocks, first_s = _mono_blocks(container, stream, origin_s, stop_s)
         rate = stream.sample_rate
         if not blocks:
-            raise MediaError(f"{path}: no sound between {start_s:g} s and {stop_s if stop_s is not None else 'the end'}")
+            raise MediaError(
+                f"{path}: no sound between {start_s:g} s and {stop_s if stop_s is not None else 'the end'}"
+            )
         waveform = _resample(np.concatenate(blocks), rate, sample_rate)
     begin = max(0, round((start_s - first_s) * sample_rate))
     end = None if stop_s is None else max(0, round((stop_s - first_s) * sample_rate))

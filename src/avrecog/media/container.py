@@ -8,7 +8,6 @@ from pathlib import Path
 import av
 import av.container
 import av.stream
-import av.video
 
 from avrecog.errors import MediaError
 
@@ -35,10 +34,10 @@ class Probe:
 
 
 def probe(path: Path) -> Probe:
-    """Duration, sample rate and frame rate of a media file, with the first packet of each stream really decoded.
+    """Duration, sample rate and frame rate of a media file, the beginning of each stream really decoded.
 
     Raises:
-        MediaError: if the file is missing, not a media file, has neither sound nor a moving picture, or can't be decoded.
+        MediaError: if the file is missing, not a media file, has neither sound nor picture, or can't be decoded.
     """
     with open_media(path) as container:
         audio, video = audio_stream(container), video_stream(container)
@@ -115,7 +114,11 @@ def _duration_s(container: av.container.InputContainer) -> float:
 
 
 def _decoded_duration_s(path: Path) -> float:
-    """How long the file lasts when its header doesn't say."""
+    """How long the file lasts when its header doesn't say.
+
+    Raises:
+        MediaError: if no packet has a time.
+    """
     stop_s = 0.0
     with open_media(path) as container:
         stream = audio_stream(container) or video_stream(container)

@@ -24,6 +24,5 @@ class VideoConfig:
     crop: CropConfig | None = None  # cut this region first; null: the whole picture
 
     def __post_init__(self) -> None:
-        """Refuse odd sizes, which FFmpeg's scaler would round."""
         if self.height % 2 or self.width % 2:
             raise ConfigError(f"height: expected even height and width, got {self.height} x {self.width}")

@@ -70,7 +70,11 @@ def _on_screen(
 
 
 def _fit(frame: av.VideoFrame, config: VideoConfig, path: Path) -> np.ndarray:
-    """(height, width, 3) uint8: cropped, scaled to cover the stored size, cut in the middle, turned upright."""
+    """(height, width, 3) uint8: cropped, scaled to cover the stored size, cut in the middle, turned upright.
+
+    Raises:
+        MediaError: if the crop lies outside the picture.
+    """
     quarter_turns = round(-frame.rotation / 90) % 4
     height, width = config.height, config.width
     if config.crop is None and not quarter_turns:
@@ -89,7 +93,7 @@ def _fit(frame: av.VideoFrame, config: VideoConfig, path: Path) -> np.ndarray:
         picture = picture[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
     scale = max(height / picture.shape[0], width / picture.shape[1])
     target = (_even(picture.shape[1] * scale), _even(picture.shape[0] * scale))
-    cut = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    cut = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture, dtype=np.uint8), format="rgb24")
     return _middle(cut.reformat(*target, "rgb24", interpolation="BICUBIC").to_ndarray(), height, width)
 
 

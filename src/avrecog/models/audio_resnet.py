@@ -84,16 +84,13 @@ class AudioResNet(nn.Module):
         self.conv1 = nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        channels = width
-        for stage, n in enumerate(n_blocks):
-            layers = []
-            for index in range(n):
-                stride = 2 if stage > 0 and index == 0 else 1
-                layers.append(block(channels, width * 2**stage, stride))
-                channels = width * 2**stage * block.expansion
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
+        first, second, third, fourth = n_blocks
+        self.layer1 = _stage(block, width, width, first, stride=1)
+        self.layer2 = _stage(block, width * block.expansion, 2 * width, second, stride=2)
+        self.layer3 = _stage(block, 2 * width * block.expansion, 4 * width, third, stride=2)
+        self.layer4 = _stage(block, 4 * width * block.expansion, 8 * width, fourth, stride=2)
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(channels, n_classes)
+        self.fc = nn.Linear(8 * width * block.expansion, n_classes)
         self.apply(_initialise)
 
     def forward(self, log_mel: Tensor) -> Tensor:
@@ -106,12 +103,18 @@ class AudioResNet(nn.Module):
         return logits
 
 
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck], in_channels: int, channels: int, n_blocks: int, stride: int
+) -> nn.Sequential:
+    """Blocks of equal width, the first of which changes the size."""
+    first = block(in_channels, channels, stride)
+    return nn.Sequential(first, *(block(channels * block.expansion, channels, 1) for _ in range(n_blocks - 1)))
+
+
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
-    )
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
 
 def _initialise(module: nn.Module) -> None:

@@ -27,7 +27,6 @@ class AudioModelConfig:
     train: dict[str, Any] = Field(default_factory=dict)  # what differs from section `train` for this model
 
     def __post_init__(self) -> None:
-        """Refuse settings that would have no effect."""
         if self.backbone is None and (self.depth not in DEPTHS or self.width is None):
             known = ", ".join(map(str, DEPTHS))
             raise ConfigError(f"depth: expected one of {known}, and a width, got {self.depth} and {self.width}")
@@ -63,7 +62,6 @@ class PipelineConfig:
     models: list[Text] = Field(min_length=1)  # sections below `models` that are trained, tested and fused
 
     def __post_init__(self) -> None:
-        """Refuse a model named twice."""
         if len(set(self.models)) != len(self.models):
             raise ConfigError(f"models: expected each model once, got {', '.join(self.models)}")
 
@@ -88,6 +86,7 @@ def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False) -
 
     Raises:
         ConfigError: if timm knows no such backbone, or its weights can't be had.
+        RuntimeError: whatever else timm finds wrong.
     """
     try:
         return ARCHITECTURES[config.architecture](config, n_classes, pretrained)

@@ -1,4 +1,4 @@
-"""The first layer of every model: inputs brought to zero mean and unit spread, by numbers that travel with the weights."""
+"""The first layer of every model: inputs to zero mean and unit spread, by numbers that travel with the weights."""
 
 from collections.abc import Sequence
 

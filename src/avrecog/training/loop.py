@@ -14,7 +14,7 @@ from tqdm import tqdm
 from avrecog.datasets.augment import draw_mixup
 from avrecog.datasets.clips import ClipDataset, epoch_generator
 from avrecog.errors import TrainingError
-from avrecog.hardware import precision_in_force
+from avrecog.hardware import on_device, precision_in_force
 from avrecog.metrics import log_loss, top_k_accuracy
 from avrecog.predict import predict_scores
 from avrecog.training.optim import WeightAverage, learning_rate, make_optimizer
@@ -33,7 +33,7 @@ class Trainer:
         torch.use_deterministic_algorithms(config.deterministic)
         torch.backends.cudnn.benchmark = not config.deterministic
         self.device = self.fabric.device
-        self.bare_model = model.to(self.device, memory_format=torch.channels_last)
+        self.bare_model = on_device(model, self.device)
         optimizer = make_optimizer(self.bare_model, config)
         run_model = torch.compile(self.bare_model) if config.compile else self.bare_model
         self.model, self.optimizer = self.fabric.setup(run_model, optimizer)
@@ -101,7 +101,10 @@ class Trainer:
         self.bare_model.train()
         if self.average is not None:
             self.bare_model.load_state_dict(current)
-        return {"val_loss": log_loss(probabilities, val.labels), "val_top1": top_k_accuracy(probabilities, val.labels, 1)}
+        return {
+            "val_loss": log_loss(probabilities, val.labels),
+            "val_top1": top_k_accuracy(probabilities, val.labels, 1),
+        }
 
     def _epoch(self, train: ClipDataset[Any], progress: tqdm) -> Row:  # type: ignore[type-arg]
         config, epoch = self.config, self.epochs_done
@@ -146,8 +149,8 @@ class Trainer:
         train_loss = float(loss_sum) / len(train)
         if not math.isfinite(train_loss):
             raise TrainingError(
-                f"the training loss of epoch {epoch + 1} is {train_loss}; lower train.lr (in force: {config.scaled_lr:g}) or "
-                f"raise train.warmup_epochs"
+                f"the training loss of epoch {epoch + 1} is {train_loss}; lower train.lr (in force: "
+                f"{config.scaled_lr:g}) or raise train.warmup_epochs"
             )
         return {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, "train_top1": float(n_right) / len(train)}
 

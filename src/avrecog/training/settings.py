@@ -44,7 +44,6 @@ class TrainConfig:
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        """Refuse a warm-up that never ends."""
         if self.warmup_epochs >= self.epochs:
             raise ConfigError(f"warmup_epochs: expected less than epochs ({self.epochs}), got {self.warmup_epochs:g}")
 

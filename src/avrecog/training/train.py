@@ -92,14 +92,21 @@ def _train(
         "front_end": plain({"audio": front_end.audio, "video": front_end.video}),
         "typical_rows": _typical_rows(config, front_end, features, train_clips.clip_ids),
     }
-    digest = _digest(description, plain(train), train_clips, val_clips, open_store(config, front_end, features).settings)
+    digest = _digest(
+        description, plain(train), train_clips, val_clips, open_store(config, front_end, features).settings
+    )
     best = _resume(trainer, out, digest)
     _write_config(out / "config.yaml", name, config, train, front_end)
 
     def after_epoch(row: Row) -> None:
         nonlocal best
         finished = trainer.epochs_done == train.epochs
-        checkpoint = {**description, "weights": trainer.evaluated_weights(), "epoch": int(row["epoch"]), "metrics": dict(row)}
+        checkpoint = {
+            **description,
+            "weights": trainer.evaluated_weights(),
+            "epoch": int(row["epoch"]),
+            "metrics": dict(row),
+        }
         if "val_top1" in row and (row["val_top1"], -row["val_loss"]) > best:
             best = (row["val_top1"], -row["val_loss"])
             save_checkpoint(out / "best.ckpt", checkpoint)
@@ -114,13 +121,15 @@ def _train(
     trainer.fit(train_clips, val_clips, after_epoch, progress)
     progress.close()
     seconds = time.perf_counter() - began
-    best_row = max((row for row in trainer.history if "val_top1" in row), key=lambda row: (row["val_top1"], -row["val_loss"]))
+    best_row = max(
+        (row for row in trainer.history if "val_top1" in row), key=lambda row: (row["val_top1"], -row["val_loss"])
+    )
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     n_shorter = int(getattr(train_clips, "n_shorter", 0))
     summary = (
-        f"{name}, {train.epochs} epochs of {len(train_clips):,} clips in {seconds:.0f} s: val top-1 {best_row['val_top1']:.3f} "
-        f"at epoch {best_row['epoch']:.0f} -> {out}; {n_left_out} training clips lack what the model needs, {n_shorter} are "
-        f"shorter than its window"
+        f"{name}, {train.epochs} epochs of {len(train_clips):,} clips in {seconds:.0f} s: val top-1 "
+        f"{best_row['val_top1']:.3f} at epoch {best_row['epoch']:.0f} -> {out}; {n_left_out} training clips lack "
+        f"what the model needs, {n_shorter} are shorter than its window"
     )
     metrics: dict[str, float | None] = {
         "val.top1": best_row["val_top1"],
@@ -161,7 +170,11 @@ def _initial_model(config: ModelConfig, n_classes: int) -> tuple[nn.Module, list
     if config.init_from is None:
         return model, []
     if config.init_from == "imagenet":
-        log.info("begun from timm's ImageNet weights of %s; the classifier is new, for %d classes", config.backbone, n_classes)
+        log.info(
+            "begun from timm's ImageNet weights of %s; the classifier is new, for %d classes",
+            config.backbone,
+            n_classes,
+        )
         return model, ["classifier"]
     path = Path(config.init_from)
     fresh = transfer_weights(model, load_checkpoint(path)["weights"], str(path))

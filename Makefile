@@ -1,0 +1,63 @@
+# The commands of the project; `make help` lists them. Each makes .venv first where it is not there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+export PATH := $(abspath $(BIN)):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check format ui lock clean
+
+help: ## list these commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+install: $(READY) ## make .venv with the exact versions of constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "avrecog needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d: name another with `make PYTHON=python3.12 ...`" % v)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+demo: $(READY) ## make the demo clips, run the pipeline on them, print the result table
+	dvc repro
+	@cat results/ZOO.md
+	@echo
+	@echo 'Next: make ui                                  compare the runs in the browser'
+	@echo '      . .venv/bin/activate                     then, in this shell:'
+	@echo '      dvc exp run -S train.lr=0.08             try another learning rate'
+	@echo '      dvc exp show --drop ".*" --keep "results/metrics/fuse.json:.*|train.lr"'
+	@echo '      avrecog predict data/demo/*/*metal*.mp4  what a trained model makes of a file'
+
+test: $(READY) ## run the tests (not the slow ones) and print the coverage
+	python -m pytest -m "not slow" --cov --cov-report=term
+
+test-slow: $(READY) ## run the slow tests too; installs Debian's chromium for the page
+	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null)
+	python -m pytest -m slow
+
+check: $(READY) ## format, lint, types, docstrings, import rules
+	ruff format --check src stages tests
+	ruff check src stages tests
+	mypy
+	lint-imports
+
+format: $(READY) ## put the code into its format
+	ruff format src stages tests
+	ruff check --fix src stages tests
+
+ui: $(READY) ## MLflow's page on http://127.0.0.1:5000, started quickly
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1
+
+lock: ## resolve the ranges of pyproject.toml anew and write constraints.txt
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	(echo '# Exact versions that the make targets install; made by `make lock`. Ranges stand in pyproject.toml.'; \
+	  $(BIN)/python -m pip freeze --exclude-editable | grep -v ' @ ') > constraints.txt
+	touch $(READY)
+
+clean: ## remove what the pipeline made (not the runs in mlruns)
+	rm -rf data models results

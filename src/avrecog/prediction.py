@@ -1,0 +1,105 @@
+"""The top classes of any media file, with one trained model or several fused."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from avrecog.datasets.augment import AugmentConfig
+from avrecog.errors import CheckpointError, ConfigError, MediaError, ScoreError
+from avrecog.fusion import fuse, normalise
+from avrecog.hardware import on_device, pick_device
+from avrecog.inference import TrainedModel, folded, load_model
+from avrecog.inputs import make_dataset
+from avrecog.logmel import LogMel
+from avrecog.media.audio import decode_audio
+from avrecog.media.video import decode_video
+from avrecog.models.build import AudioModelConfig
+from avrecog.predict import predict_scores
+from avrecog.store import MemoryStore
+
+FUSION = Path("results/metrics/fuse.json")
+
+
+def predict_files(
+    files: Sequence[Path], checkpoints: Sequence[Path] | None, coefficients: Sequence[float] | None, top: int
+) -> Iterator[str]:
+    """A few lines for each file: its likeliest classes with their probabilities.
+
+    The whole file is one clip, covered by as many views as it takes. Where it lacks a model's modality the others
+    speak.
+
+    Args:
+        files: media files.
+        checkpoints: trained models; None: `models/*/best.ckpt`.
+        coefficients: one weight a model; None: those that stage fuse found, where it fused these models, else equal.
+        top: classes a file.
+
+    Raises:
+        CheckpointError: if there is no checkpoint, or two are of different classes.
+        ConfigError: if `top` is below 1 or the coefficients are of another number.
+        MediaError: if a file can't be read, or has nothing that one of the models needs.
+    """
+    if top < 1:
+        raise ConfigError(f"--top: expected 1 or more, got {top}")
+    paths = list(checkpoints) if checkpoints else sorted(Path("models").glob("*/best.ckpt"))
+    if not paths:
+        raise CheckpointError("models: no checkpoint in it; run `dvc repro train`, or give --checkpoint PATH")
+    models = [load_model(path) for path in paths]
+    for path, model in zip(paths, models, strict=True):
+        if model.classes != models[0].classes:
+            raise CheckpointError(f"{path}: was trained on other classes than {paths[0]}; predict with one of them")
+    weights = _weights([model.name for model in models], coefficients)
+    networks = [on_device(folded(model.network), pick_device()) for model in models]
+    for file in files:
+        yield _predict_file(file, models, networks, weights, top)
+
+
+def _predict_file(
+    file: Path, models: Sequence[TrainedModel], networks: Sequence[torch.nn.Module], weights: np.ndarray, top: int
+) -> str:
+    spoken, said, silent = [], [], []
+    for index, (model, network) in enumerate(zip(models, networks, strict=True)):
+        try:
+            rows = _decode(file, model)
+        except MediaError as error:
+            silent.append(str(error))
+            continue
+        dataset = make_dataset(
+            model.config, model.front_end, MemoryStore({"clip": rows}), ["clip"], np.zeros(1, np.int64), AugmentConfig()
+        )
+        spoken.append(predict_scores(network, dataset, None, 64, pick_device(), "prob"))
+        said.append(index)
+    if not spoken:
+        raise MediaError("; ".join(dict.fromkeys(silent)))
+    (fused,) = fuse(np.stack(spoken), normalise(weights[said] if weights[said].any() else np.ones(len(said))))
+    best = np.argsort(-fused, kind="stable")[:top]
+    who = " + ".join(models[index].name for index in said)
+    lines = [f"{file} ({who})", *(f"  {fused[index]:6.1%}  {models[0].classes[index]}" for index in best)]
+    return "\n".join(lines)
+
+
+def _decode(file: Path, model: TrainedModel) -> np.ndarray:
+    """The whole file as the rows that a store would hold."""
+    if isinstance(model.config, AudioModelConfig):
+        assert model.front_end.audio is not None
+        front_end = model.front_end.audio.logmel
+        waveform = decode_audio(file, front_end.sample_rate)
+        with torch.inference_mode():
+            return LogMel(front_end)(torch.from_numpy(waveform)).numpy().astype(np.float16)
+    assert model.front_end.video is not None
+    return decode_video(file, model.front_end.video)
+
+
+def _weights(names: Sequence[str], coefficients: Sequence[float] | None) -> np.ndarray:
+    if coefficients is not None:
+        if len(coefficients) != len(names):
+            raise ConfigError(f"--coefficients: expected {len(names)}, one a checkpoint, got {len(coefficients)}")
+        return normalise(np.array(coefficients))
+    try:
+        found = json.loads(FUSION.read_text(encoding="utf-8"))["coefficients"]
+        return normalise(np.array([found[name] for name in names], dtype=float))
+    except (OSError, ValueError, KeyError, TypeError, ScoreError):  # not fused, or other models: all speak alike
+        return np.full(len(names), 1 / len(names))

@@ -1,0 +1,74 @@
+"""Named recipes: what differs from params.yaml, laid over it without losing its comments."""
+
+import difflib
+import io
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from avrecog.atomic import atomic_path
+from avrecog.config import PARAMS, read_yaml
+from avrecog.errors import ConfigError
+
+FOLDER = Path("recipes")
+NOT_RECIPES = ("demo_clips",)  # the demo's annotation lies beside the recipes
+
+
+def recipe_names() -> list[str]:
+    """The recipes there are."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in NOT_RECIPES)
+
+
+def apply_recipe(name: str, annotation: Path | None) -> str:
+    """Write the values of `recipes/<name>.yaml` into params.yaml and return the difference.
+
+    Args:
+        name: a recipe.
+        annotation: written to `data.annotation`, absolute, so that experiments in other folders find it too.
+
+    Raises:
+        ConfigError: if there is no such recipe or annotation, or the recipe has a key that params.yaml lacks.
+    """
+    if name not in recipe_names():
+        raise ConfigError(f"recipe {name}: there is no {FOLDER}/{name}.yaml; recipes: {', '.join(recipe_names())}")
+    recipe = read_yaml(FOLDER / f"{name}.yaml")
+    if annotation is not None:
+        if not annotation.exists():
+            raise ConfigError(f"--annotation: {annotation} does not exist")
+        recipe["data"] = {**recipe.get("data", {}), "annotation": str(annotation.resolve())}
+    elif recipe.get("data", {}).get("source", "demo") != "demo" and "annotation" not in recipe["data"]:
+        raise ConfigError(f"recipe {name}: say where the clips are: avrecog recipe {name} --annotation PATH")
+    before = PARAMS.read_text(encoding="utf-8")
+    yaml = YAML()
+    yaml.width = 200
+    yaml.preserve_quotes = True
+    document = yaml.load(before)
+    _lay_over(document, recipe, f"{FOLDER}/{name}.yaml")
+    buffer = io.StringIO()
+    yaml.dump(document, buffer)
+    after = buffer.getvalue()
+    with atomic_path(PARAMS) as temporary:
+        temporary.write_text(after, encoding="utf-8")
+    lines = difflib.unified_diff(
+        before.splitlines(), after.splitlines(), "params.yaml before", "params.yaml", "", "", 0, ""
+    )
+    shown = [line for line in lines if not line.startswith("@@")]
+    return "\n".join(shown) if shown else f"params.yaml is recipe {name} already"
+
+
+def _lay_over(document: MutableMapping[str, Any], recipe: Mapping[str, Any], where: str, path: str = "") -> None:
+    """Put the recipe's values into the document; a mapping is entered, everything else replaced.
+
+    Raises:
+        ConfigError: if the recipe has a section that params.yaml lacks.
+    """
+    for key, value in recipe.items():
+        here = document.get(key)
+        if isinstance(value, Mapping) and isinstance(here, MutableMapping):
+            _lay_over(here, value, where, f"{path}{key}.")
+        elif key in document or path:
+            document[key] = value
+        else:
+            raise ConfigError(f"{where}: {path}{key} is no section of params.yaml")

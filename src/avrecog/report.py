@@ -1,0 +1,231 @@
+"""Stage report: the model zoo table from the metric files, and the rows that people compare."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from avrecog.atomic import atomic_path
+from avrecog.config import flatten, read_yaml
+from avrecog.errors import ScoreError
+from avrecog.outcome import Outcome
+from avrecog.training.loop import Row
+from avrecog.training.train import read_history
+
+COLUMNS = (
+    "config",
+    "n_fft",
+    "gpus",
+    "backbone",
+    "pretrain",
+    "top1 acc/delta",
+    "top5 acc/delta",
+    "inference_time (video/s)",
+    "gpu_mem (M)",
+    "ckpt",
+    "log",
+    "json",
+)
+
+
+class LogRow(Protocol):
+    """Writes one row for comparison."""
+
+    def __call__(
+        self,
+        name: str,
+        params: dict[str, Any],
+        tags: dict[str, str],
+        metrics: dict[str, float | None],
+        curves: Sequence[tuple[int, Row]],
+        files: Sequence[Path],
+    ) -> None:
+        """Write it."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """What the stages before left of one model."""
+
+    name: str
+    config: dict[str, Any]
+    test: dict[str, Any]
+    benchmark: dict[str, Any]
+    history: list[Row]
+    folder: Path
+
+
+def write_report(
+    models: Sequence[str], checkpoints: Path, metrics: Path, plots: Path, out: Path, log_row: LogRow
+) -> Outcome:
+    """Write `results/ZOO.md`, and one row for each model and one for the fusion.
+
+    Raises:
+        ScoreError: if a metric file is missing or can't be read.
+    """
+    results = [_read_result(name, checkpoints, metrics) for name in models]
+    fusion = _read_json(metrics / "fuse.json")
+    rows = [_model_row(result, metrics) for result in results]
+    rows.append(_fusion_row(results, fusion, metrics))
+    with atomic_path(out) as temporary:
+        temporary.write_text(_page(rows, results, fusion), encoding="utf-8")
+    for result in results:
+        log_row(
+            name=result.name,
+            params=dict(flatten(result.config)),
+            tags={"model": result.name, "stage": "report"},
+            metrics=_numbers("test", result.test) | _numbers("benchmark", result.benchmark),
+            curves=[(int(row["epoch"]), {key: row[key] for key in row if key != "epoch"}) for row in result.history],
+            files=sorted((plots / "test" / result.name).glob("*")) + [result.folder / "config.yaml"],
+        )
+    log_row(
+        name="fusion",
+        params={"pipeline.models": ", ".join(models)}
+        | {f"coefficients.{name}": round(value, 4) for name, value in fusion["coefficients"].items()},
+        tags={"model": "fusion", "stage": "report"},
+        metrics=_numbers("test", fusion["test"])
+        | _numbers("val", fusion["val"])
+        | _fused_cost(results)
+        | _gain(fusion),
+        curves=(),
+        files=[*sorted((plots / "fuse").glob("*")), out],
+    )
+    best, gain = fusion["best_single"], fusion["gain"]
+    summary = f"{len(models)} models and their fusion -> {out}\n{_short_table(rows)}"
+    return Outcome(
+        summary,
+        {"test.top1": fusion["test"]["top1"], "best_single.top1": best["top1"], "gain.top1": gain["top1"]},
+        files=[out],
+    )
+
+
+def _read_result(name: str, checkpoints: Path, metrics: Path) -> ModelResult:
+    folder = checkpoints / name
+    return ModelResult(
+        name,
+        read_yaml(folder / "config.yaml"),
+        _read_json(metrics / "test" / f"{name}.json"),
+        _read_json(metrics / "benchmark" / f"{name}.json"),
+        read_history(folder / "history.csv"),
+        folder,
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ScoreError(f"{path}: can't be read ({error}); run `dvc repro`") from None
+    if not isinstance(content, dict):
+        raise ScoreError(f"{path}: expected a mapping of metrics, got {type(content).__name__}; run `dvc repro`")
+    return content
+
+
+def _model_row(result: ModelResult, metrics: Path) -> dict[str, str]:
+    section = result.config["models"][result.name]
+    sounds = section["architecture"] == "audio"
+    return {
+        "config": result.name,
+        "n_fft": str(result.config["audio"]["logmel"]["n_fft"]) if sounds else "-",
+        "gpus": "0" if result.test["gpu_memory_mib"] is None else "1",
+        "backbone": section["backbone"] or f"ResNet{section['depth']} (width {section['width']})",
+        "pretrain": section["init_from"] or "none",
+        "top1 acc/delta": f"{100 * result.test['top1']:.2f}",
+        "top5 acc/delta": f"{100 * result.test['top5']:.2f}",
+        "inference_time (video/s)": f"{result.benchmark['videos_per_s']:.1f}",
+        "gpu_mem (M)": _gpu(result.benchmark["gpu_memory_mib"]),
+        "ckpt": _link("ckpt", f"models/{result.name}/best.ckpt"),
+        "log": _link("log", f"models/{result.name}/history.csv"),
+        "json": _link("json", f"results/metrics/test/{result.name}.json"),
+    }
+
+
+def _fusion_row(results: Sequence[ModelResult], fusion: dict[str, Any], metrics: Path) -> dict[str, str]:
+    cost = _fused_cost(results)
+    weights = " + ".join(f"{weight:.2f} {name}" for name, weight in fusion["coefficients"].items())
+    return {
+        "config": weights,
+        "n_fft": "-",
+        "gpus": "0" if cost["benchmark.gpu_memory_mib"] is None else "1",
+        "backbone": " + ".join(result.name for result in results),
+        "pretrain": "-",
+        "top1 acc/delta": f"{100 * fusion['test']['top1']:.2f} ({100 * fusion['gain']['top1']:+.2f})",
+        "top5 acc/delta": f"{100 * fusion['test']['top5']:.2f} ({100 * fusion['gain']['top5']:+.2f})",
+        "inference_time (video/s)": f"{cost['benchmark.videos_per_s']:.1f}",
+        "gpu_mem (M)": _gpu(cost["benchmark.gpu_memory_mib"]),
+        "ckpt": "-",
+        "log": "-",
+        "json": _link("json", "results/metrics/fuse.json"),
+    }
+
+
+def _fused_cost(results: Sequence[ModelResult]) -> dict[str, float | None]:
+    """What fusing costs: the models one after the other, in one process after the other."""
+    figures = [result.benchmark for result in results]
+    gpu = [figure["gpu_memory_mib"] for figure in figures if figure["gpu_memory_mib"] is not None]
+    return {
+        "benchmark.videos_per_s": 1 / sum(1 / figure["videos_per_s"] for figure in figures),
+        "benchmark.latency_ms": sum(figure["latency_ms"]["median"] for figure in figures),
+        "benchmark.peak_memory_mib": max(figure["peak_memory_mib"] for figure in figures),
+        "benchmark.gpu_memory_mib": max(gpu) if gpu else None,
+        "benchmark.parameters": sum(figure["parameters"] for figure in figures),
+    }
+
+
+def _gain(fusion: dict[str, Any]) -> dict[str, float | None]:
+    low, high = fusion["gain"]["top1_ci95"]
+    return {
+        "gain.top1": fusion["gain"]["top1"],
+        "gain.top1_low": low,
+        "gain.top1_high": high,
+        "gain.p_value": fusion["gain"]["p_value"],
+    }
+
+
+def _numbers(prefix: str, content: dict[str, Any]) -> dict[str, float | None]:
+    """The numbers of a metric file under dotted names; words and tables are left out."""
+    flat = flatten({prefix: {key: value for key, value in content.items() if not isinstance(value, list)}})
+    return {key: value for key, value in flat if isinstance(value, int | float) and not isinstance(value, bool)}
+
+
+def _gpu(memory_mib: float | None) -> str:
+    return "-" if memory_mib is None else f"{memory_mib:.0f}"
+
+
+def _link(text: str, path: str) -> str:
+    """A link from results/ZOO.md to a file of the project."""
+    return f"[{text}](../{path})"
+
+
+def _page(rows: Sequence[dict[str, str]], results: Sequence[ModelResult], fusion: dict[str, Any]) -> str:
+    low, high = fusion["gain"]["top1_ci95"]
+    best = fusion["best_single"]
+    devices = "; ".join(dict.fromkeys(result.benchmark["device"] for result in results))
+    return "\n".join(
+        [
+            "# Model zoo",
+            "",
+            "Made by stage `report` from the metric files. Accuracies in per cent, on test; videos per second at "
+            f"batch 1 with the test views, on {devices}.",
+            "",
+            "| " + " | ".join(COLUMNS) + " |",
+            "| " + " | ".join("---" for _ in COLUMNS) + " |",
+            *("| " + " | ".join(row[column] for column in COLUMNS) + " |" for row in rows),
+            "",
+            f"The fusion's gain in top-1 over {best['model']}, the better single model on test, is "
+            f"{100 * fusion['gain']['top1']:+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f} (paired "
+            f"bootstrap over clips), p = {fusion['gain']['p_value']:.2g} (McNemar's exact test).",
+            "",
+        ]
+    )
+
+
+def _short_table(rows: Sequence[dict[str, str]]) -> str:
+    shown = ("config", "backbone", "top1 acc/delta", "top5 acc/delta", "inference_time (video/s)", "gpu_mem (M)")
+    widths = [max(len(column), *(len(row[column]) for row in rows)) for column in shown]
+    lines = [shown, *(tuple(row[column] for column in shown) for row in rows)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

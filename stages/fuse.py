@@ -1,0 +1,29 @@
+"""Stage fuse: find the fusion coefficients on val and report the fused result on test."""
+
+import argparse
+from pathlib import Path
+
+from avrecog.config import load_params
+from avrecog.entry import entry_point
+from avrecog.fusion import FuseConfig
+from avrecog.late_fusion import fuse_models
+from avrecog.models.build import PipelineConfig
+from avrecog.tracking import tracked
+
+
+@entry_point
+def main() -> None:
+    """Run the stage."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--scores", type=Path, required=True, help="folder of the score files, one folder a model")
+    parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the result")
+    parser.add_argument("--study", type=Path, required=True, help="file of the Optuna study")
+    parser.add_argument("--plots", type=Path, required=True, help="folder for the pictures")
+    args = parser.parse_args()
+    params = load_params(pipeline=PipelineConfig, fuse=FuseConfig)
+    with tracked("fuse", params) as run:
+        run.log(fuse_models(params.pipeline.models, args.scores, params.fuse, args.metrics, args.study, args.plots))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Stage report: the model zoo table, and the rows of MLflow's experiment `avrecog`."""
+
+import argparse
+from pathlib import Path
+
+from avrecog.config import load_params
+from avrecog.entry import entry_point
+from avrecog.models.build import PipelineConfig
+from avrecog.report import write_report
+from avrecog.tracking import log_row, tracked
+
+
+@entry_point
+def main() -> None:
+    """Run the stage."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--models", type=Path, required=True, help="folder of the checkpoints, one folder a model")
+    parser.add_argument("--metrics", type=Path, required=True, help="folder of the metric files")
+    parser.add_argument("--plots", type=Path, required=True, help="folder of the pictures")
+    parser.add_argument("--out", type=Path, required=True, help="Markdown file for the table")
+    args = parser.parse_args()
+    params = load_params(pipeline=PipelineConfig)
+    with tracked("report", params) as run:
+        run.log(write_report(params.pipeline.models, args.models, args.metrics, args.plots, args.out, log_row))
+
+
+if __name__ == "__main__":
+    main()
