@@ -106,9 +106,9 @@ def check_front_end(model: ModelConfig, front_end: FrontEnd) -> None:
     if isinstance(model, TsnConfig):
         assert front_end.video is not None
         stored = (front_end.video.height, front_end.video.width)
-        if model.height > stored[0] or model.width > stored[1]:
+        if model.crop_height > stored[0] or model.crop_width > stored[1]:
             raise ConfigError(
-                f"params.yaml: the model sees {model.height} x {model.width}, but frames of {stored[0]} x {stored[1]} "
+                f"params.yaml: the model sees {model.crop_height} x {model.crop_width}, but frames of {stored[0]} x {stored[1]} "
                 f"are stored; raise video.height and video.width"
             )
 
@@ -125,7 +125,7 @@ def make_dataset(
     if isinstance(model, AudioModelConfig):
         assert front_end.audio is not None
         return AudioClips(store, clip_ids, labels, model.mel_frames, front_end.audio.logmel, augment.audio)
-    size = (model.height, model.width)
+    size = (model.crop_height, model.crop_width)
     return RgbClips(store, clip_ids, labels, model.n_segments, model.snippet, size, augment.video)
 
 
@@ -145,7 +145,7 @@ def example_batch(model: ModelConfig, front_end: Mapping[str, Any], n: int, devi
     if isinstance(model, AudioModelConfig):
         shape: tuple[int, ...] = (n, 1, model.mel_frames, front_end["audio"]["logmel"]["n_mels"])
     else:
-        shape = (n, model.n_segments, 3 * model.snippet, model.height, model.width)
+        shape = (n, model.n_segments, 3 * model.snippet, model.crop_height, model.crop_width)
     return (torch.rand(shape, generator=generator).to(device),)
 
 

@@ -206,7 +206,8 @@ def _colour(frames: Tensor, draw: VideoDraw, config: VideoAugmentConfig) -> Tens
     brightness, contrast, saturation = (factors[:, i, None, None, None, None] for i in range(3))
     rgb = frames.unflatten(2, (-1, 3))  # (B, N, snippet, 3, H, W)
     grey = rgb.mean(dim=3, keepdim=True)
-    rgb = grey + (rgb - grey) * saturation[..., None]
-    mean = rgb.mean(dim=(1, 2, 3, 4, 5), keepdim=True)
-    rgb = (mean + (rgb - mean) * contrast[..., None]) * brightness[..., None]
-    return rgb.flatten(2, 3).clamp(0, 1)
+    mean = grey.mean(dim=(1, 2, 3, 4, 5), keepdim=True)
+    # saturation away from grey, then contrast away from the mean, then brightness, as one pass over the pixels
+    of_rgb, of_grey = brightness * contrast * saturation, brightness * contrast * (1 - saturation)
+    rest = grey * of_grey[..., None] + mean * (brightness * (1 - contrast))[..., None]
+    return torch.addcmul(rest, rgb, of_rgb[..., None]).flatten(2, 3).clamp_(0, 1)

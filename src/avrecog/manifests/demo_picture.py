@@ -104,11 +104,11 @@ def _shapes(
     place, height = motion.place(times_s), motion.height(times_s)
     size = scene.size
     if motion.action == "tap":
-        head = np.stack([place, height + 0.07 * size], axis=1)  # (T, 2), its middle
+        head = np.stack([place, height + 0.08 * size], axis=1)  # (T, 2), its middle
         grip = np.array([0.55, 0.2]) * size + [0, 0.08]  # the hand stays and the hammer turns about it
-        yield _to_stick(x, y, head, np.broadcast_to(grip, head.shape)) - 0.022 * size, scene.mark_colour
+        yield _to_stick(x, y, head, np.broadcast_to(grip, head.shape)) - 0.028 * size, scene.mark_colour
         aside, above = np.abs(x - _per_frame(head[:, 0])), np.abs(y - _per_frame(head[:, 1]))
-        yield np.maximum(aside - 0.055 * size, above - 0.07 * size), scene.thing_colour
+        yield np.maximum(aside - 0.075 * size, above - 0.08 * size), scene.thing_colour
     elif motion.action == "scrape":
         tip = np.stack([place, height + 0.02], axis=1)
         top = tip + 0.5 * size * np.array([np.sin(scene.lean), np.cos(scene.lean)])

@@ -42,13 +42,24 @@ class TsnConfig:
 
     architecture: Literal["tsn"]
     backbone: Text = "resnet18"  # a network of timm, by its name there
+    width: Count | None = None  # channels of its first stage, for timm's plain ResNets; null: the backbone's own
     n_segments: Count = 3
     snippet: Count = 1  # consecutive frames in each segment, stacked as channels
-    height: Count = 64  # pixels of what the network sees, cut from the stored frames
-    width: Count = 64
+    crop_height: Count = 64  # pixels of what the network sees, cut from the stored frames
+    crop_width: Count = 64
     dropout: Fraction = 0.4
     init_from: Text | None = None  # null, `imagenet` (timm's weights), or the path of a checkpoint
     train: dict[str, Any] = Field(default_factory=dict)  # what differs from section `train` for this model
+
+    def __post_init__(self) -> None:
+        if self.width is None:
+            return
+        if not self.backbone.startswith("resnet"):
+            raise ConfigError(f"width: expected null, since only timm's resnet... have one, got backbone {self.backbone}")
+        if self.width % 8:
+            raise ConfigError(f"width: expected a multiple of 8, got {self.width}")
+        if self.init_from == "imagenet":
+            raise ConfigError("width: expected null with init_from imagenet, whose weights have the backbone's own width")
 
 
 ModelConfig = AudioModelConfig | TsnConfig
@@ -75,7 +86,7 @@ def _audio(config: AudioModelConfig, n_classes: int, pretrained: bool) -> nn.Mod
 
 
 def _tsn(config: TsnConfig, n_classes: int, pretrained: bool) -> nn.Module:
-    return Tsn(config.backbone, n_classes, config.snippet, config.dropout, pretrained)
+    return Tsn(config.backbone, n_classes, config.snippet, config.width, config.dropout, pretrained)
 
 
 ARCHITECTURES: dict[str, Callable[[Any, int, bool], nn.Module]] = {"audio": _audio, "tsn": _tsn}
@@ -100,7 +111,6 @@ def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False) -
 
 def describe(config: ModelConfig) -> str:
     """The backbone's name for a table: `ResNet18 (width 32)`, `resnet50`."""
-    if config.backbone is not None:
-        return config.backbone
-    assert isinstance(config, AudioModelConfig)
-    return f"ResNet{config.depth}" + ("" if config.width == 64 else f" (width {config.width})")
+    name = config.backbone or f"ResNet{config.depth}"
+    usual = 64 if config.backbone is None else None
+    return name + ("" if config.width == usual else f" (width {config.width})")

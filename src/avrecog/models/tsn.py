@@ -1,7 +1,7 @@
 """Temporal segment network on RGB: a 2-D network on a snippet of each segment, and the mean of what it says.
 
 Wang et al., "Temporal Segment Networks", 2016; MMAction2's TSN with AvgConsensus. What differs: a snippet may have
-several frames, stacked as channels, which lets the first layer see motion.
+several frames, stacked as channels, which lets the first layer see motion, and `width` scales a ResNet's channels.
 
 B batch, N segments, C channels (3 for each frame of a snippet), H W height and width, D features, K classes.
 """
@@ -17,7 +17,13 @@ class Tsn(nn.Module):
     """Frames (B, N, C, H, W) in 0..1 -> logits (B, K)."""
 
     def __init__(
-        self, backbone: str, n_classes: int, snippet: int = 1, dropout: float = 0.4, pretrained: bool = False
+        self,
+        backbone: str,
+        n_classes: int,
+        snippet: int = 1,
+        width: int | None = None,
+        dropout: float = 0.4,
+        pretrained: bool = False,
     ) -> None:
         """Build timm's `backbone` without its classifier, and a classifier on its features.
 
@@ -25,12 +31,18 @@ class Tsn(nn.Module):
             backbone: timm's name.
             n_classes: K.
             snippet: frames of a snippet, C / 3.
+            width: channels of a ResNet's first stage; None: the backbone's own.
             dropout: before the classifier.
             pretrained: begin with timm's ImageNet weights.
         """
         super().__init__()
         self.standardise = Standardise(IMAGENET_DEFAULT_MEAN * snippet, IMAGENET_DEFAULT_STD * snippet)
-        self.backbone = timm.create_model(backbone, pretrained=pretrained, in_chans=3 * snippet, num_classes=0)
+        channels = (
+            {} if width is None else {"channels": tuple(width * 2**stage for stage in range(4)), "stem_width": width // 2}
+        )
+        self.backbone = timm.create_model(
+            backbone, pretrained=pretrained, in_chans=3 * snippet, num_classes=0, **channels
+        )
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(self.backbone.num_features, n_classes)
         nn.init.normal_(self.fc.weight, std=0.01)
