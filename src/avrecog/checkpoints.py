@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: if the file is missing, damaged, not ours, or holds anything but tensors and plain values.
     """
     try:
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":  # torch.save writes a zip; anything else would go to a pickle reader
+                raise CheckpointError(f"{path}: is damaged or no checkpoint (not a zip file); train again")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; run `dvc repro train`") from None
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{path}: holds more than tensors and plain values, so it is not loaded ({reason})"
-        ) from None
+        what = re.search(r"GLOBAL (\S+)", str(error))
+        found = f" ({what.group(1)})" if what else ""
+        raise CheckpointError(f"{path}: holds more than tensors and plain values{found}, so it is not loaded") from None
     except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: is damaged or no checkpoint ({reason}); train again") from None

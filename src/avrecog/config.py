@@ -162,6 +162,7 @@ _EXPECTED = {
     "tuple_type": "a list",
     "dict_type": "a mapping",
     "dataclass_type": "a mapping",
+    "model_attributes_type": "a mapping",
     "string_too_short": "text that isn't empty",
     "finite_number": "a finite number",
 }
@@ -169,7 +170,7 @@ _EXPECTED = {
 
 def _problem(item: Any, where: str, value: Any) -> str:
     kind, context = item["type"], item.get("ctx", {})
-    path = _visible_path(item["loc"], value)
+    path = _visible_path(item["loc"], value, kind in ("missing", "missing_argument"))
     dotted = ".".join([where, *path])
     given = _shown(item["input"])
     if kind == "unexpected_keyword_argument":
@@ -204,12 +205,13 @@ def _bound(kind: str, context: Mapping[str, Any]) -> str | None:
     return f"a number {words[kind]} {context[name]:g}"
 
 
-def _visible_path(location: tuple[Any, ...], value: Any) -> list[str]:
-    """The part of pydantic's location that stands in the file; it adds the tags of unions."""
+def _visible_path(location: tuple[Any, ...], value: Any, last_is_missing: bool) -> list[str]:
+    """The part of pydantic's location that stands in the file, or should; it adds the tags of unions."""
     path: list[str] = []
     here = value
-    for step in location:
-        if isinstance(here, Mapping) and step not in here and step != location[-1]:
+    for index, step in enumerate(location):
+        is_missing_key = last_is_missing and index == len(location) - 1
+        if isinstance(here, Mapping) and step not in here and not is_missing_key:
             continue
         path.append(str(step))
         if isinstance(here, Mapping):

@@ -51,15 +51,10 @@ def predict_scores(
     scores = []
     with torch.inference_mode():
         for batch in tqdm(batches, unit="batch", desc="test", disable=not progress, mininterval=1):
-            inputs = (part.contiguous(memory_format=_layout(part)) for part in dataset.view_batch(batch, device))
-            logits = model(*inputs).float()
+            logits = model(*dataset.view_batch(batch, device)).float()
             scores.append(logits.softmax(dim=1) if average == "prob" else logits)
     each = torch.cat(scores).cpu().numpy().astype(np.float64)
     total = np.zeros((len(dataset), each.shape[1]))
     np.add.at(total, views[:, 0], each)
     count = np.bincount(views[:, 0], minlength=len(dataset))
     return (total / count[:, None]).astype(np.float32)
-
-
-def _layout(tensor: torch.Tensor) -> torch.memory_format:
-    return torch.channels_last if tensor.ndim == 4 else torch.contiguous_format

@@ -187,7 +187,7 @@ def test_sound_tells_the_material_to_a_nearest_centroid():
 
 
 def test_every_problem_of_a_recipe_is_told(tmp_path):
-    recipe = write_recipe(tmp_path, seed="-1", actions="[tap, fly]", size="81", snr_db="[8, -4]", fps="0")
+    recipe = write_recipe(tmp_path, seed="-1", actions="[tap, fly]", size="15", snr_db="[8, -4]", fps="0")
     with pytest.raises(ConfigError, match="5 problems") as caught:
         read_demo(recipe, tmp_path / "clips")
     for words in ("demo.seed", "demo.actions", "'fly'", "demo.picture.size", "demo.picture.fps", "snr_db"):
@@ -198,7 +198,9 @@ def test_every_problem_of_a_recipe_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"train": "13"}, "clips.train: expected a multiple of the 12 classes, got 13"),
+        ({"train": "13"}, "demo.clips.train: expected a multiple of the 12 classes, got 13"),
+        ({"train": "13", "val": "5"}, r"2 problems\n.*\n  demo.clips.val: expected a multiple"),
+        ({"size": "81"}, "demo.picture.size: expected an even number, got 81"),
         ({"materials": "[wood, wood]"}, "materials: expected each once"),
         ({"duration_s": "2.01"}, "duration_s: expected whole frames at 12.5 fps, got 25.125"),
     ],

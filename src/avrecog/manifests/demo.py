@@ -37,10 +37,14 @@ class DemoPictureConfig:
     """Part `demo.picture` of the recipe."""
 
     fps: PositiveNumber
-    size: Annotated[Count, Field(ge=16, multiple_of=2)]  # pixels, height and width; H.264 stores colour at half of it
+    size: Annotated[Count, Field(ge=16)]  # pixels, height and width
     contrast: Fraction
     noise: Fraction
     n_distractors: WholeNumber
+
+    def __post_init__(self) -> None:
+        if self.size % 2:  # H.264 stores colour at half the size
+            raise ConfigError(f"size: expected an even number, got {self.size}")
 
 
 @section
@@ -83,7 +87,7 @@ class DemoConfig:
         if abs(n_frames - round(n_frames)) > 1e-6:
             problems.append(f"duration_s: expected whole frames at {self.picture.fps:g} fps, got {n_frames:g}")
         if problems:
-            raise ConfigError("\n".join(problems))
+            raise ConfigError("\ndemo.".join(problems))  # config.py puts the section before the first line only
 
 
 def read_demo(annotation: Path, out: Path) -> list[AnnotatedClip]:

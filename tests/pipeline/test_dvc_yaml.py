@@ -1,0 +1,114 @@
+"""dvc.yaml says what the code does: a forgotten dependency is a stale result that nobody sees."""
+
+import ast
+import re
+from pathlib import Path
+
+import projects
+import pytest
+from ruamel.yaml import YAML
+
+SRC = projects.ROOT / "src"
+STAGES = YAML(typ="safe").load((projects.ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def imported_modules(path: Path) -> set[Path]:
+    """The files of avrecog that a file imports anywhere in it, with the packages above them."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            if name.split(".")[0] != "avrecog":
+                continue
+            file = SRC / Path(*name.split("."))
+            for candidate in (file.with_suffix(".py"), file / "__init__.py"):
+                if candidate.exists():
+                    found.add(candidate)
+    return found
+
+
+def reached(path: Path) -> set[Path]:
+    """All files of avrecog that running a script may load."""
+    seen, waiting = set(), {path}
+    while waiting:
+        file = waiting.pop()
+        for module in imported_modules(file) - seen:
+            seen.add(module)
+            waiting.add(module)
+        for package in file.parents:
+            init = package / "__init__.py"
+            if SRC in package.parents and init.exists() and init not in seen:
+                seen.add(init)
+                waiting.add(init)
+    return seen
+
+
+def loaded_sections(path: Path) -> set[str]:
+    """The parts of params.yaml that a stage's load_params names, with f-strings as dvc.yaml writes them."""
+    sections = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "load_params"):
+            continue
+        for keyword in node.keywords:
+            value = keyword.value
+            if isinstance(value, ast.Call) and value.func.id == "At":
+                sections.add(ast.unparse(value.args[0]).strip("f'\"").replace("{args.model}", "${item.model}"))
+            else:
+                sections.add(keyword.arg)
+    return sections
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_deps_of_a_stage_name_every_source_file_it_reaches(stage):
+    script = projects.ROOT / "stages" / f"{stage}.py"
+    deps = [projects.ROOT / dep for dep in STAGES[stage]["deps"] if dep.startswith(("src", "stages"))]
+    needed = {script, *reached(script)}
+    missing = [file for file in needed if not any(file == dep or dep in file.parents for dep in deps)]
+    assert not missing, sorted(str(file.relative_to(projects.ROOT)) for file in missing)
+    unneeded = [dep for dep in deps if not any(file == dep or dep in file.parents for file in needed)]
+    assert not unneeded
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_params_of_a_stage_are_the_sections_it_loads(stage):
+    assert set(STAGES[stage]["params"]) == loaded_sections(projects.ROOT / "stages" / f"{stage}.py")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_command_of_a_stage_is_what_the_tests_run(stage):
+    command = STAGES[stage]["cmd"].replace("${item.model}", "{model}").split()
+    assert command == ["PYTHONPATH=src", "python", f"stages/{stage}.py", *projects.ARGUMENTS[stage]]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_path_of_a_command_is_a_dep_or_an_output(stage):
+    entry = STAGES[stage]
+    listed = [*entry["deps"], *entry.get("metrics", [])]
+    listed += [out if isinstance(out, str) else next(iter(out)) for out in entry.get("outs", [])]
+    for path in re.findall(r"--\w+ ((?:data|models|results)\S*)", entry["cmd"]):
+        assert any(item.startswith(path) or path.startswith(item) for item in listed), path
+
+
+@pytest.mark.parametrize("script", sorted((projects.ROOT / "stages").glob("*.py")), ids=lambda path: path.stem)
+def test_a_stage_script_has_no_arithmetic_loop_or_branch(script):
+    tree = ast.parse(script.read_text())
+    guard = tree.body[-1]
+    assert ast.unparse(guard.test) == "__name__ == '__main__'"
+    tree.body.pop()
+    forbidden = (
+        *(ast.For, ast.While, ast.If, ast.IfExp, ast.Match, ast.Try, ast.Compare, ast.BoolOp, ast.AugAssign),
+        *(ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.Lambda, ast.UnaryOp),
+    )
+    for node in ast.walk(tree):
+        assert not isinstance(node, forbidden), f"line {node.lineno}: {ast.unparse(node)}"
+        if isinstance(node, ast.BinOp):  # `AudioConfig | None` is a type
+            assert isinstance(node.op, ast.BitOr), f"line {node.lineno}: {ast.unparse(node)}"
+            assert ast.unparse(node.right) == "None", f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def test_there_is_one_script_for_each_stage():
+    assert {path.stem for path in (projects.ROOT / "stages").glob("*.py")} == set(STAGES)
