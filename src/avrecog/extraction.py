@@ -55,15 +55,15 @@ def extract_all(
         LockError: if another process is writing `out`.
     """
     began = time.perf_counter()
-    digest = hashlib.sha256(repr(list(clips)).encode()).hexdigest()
+    source = _source(clips)
     with sole_writer(out), contextlib.ExitStack() as stack:
         writers: dict[str, StoreWriter] = {}
         if audio is not None:
-            settings = {"front_end": plain(audio.logmel), "clips": digest}
-            writers["audio"] = StoreWriter(out / "audio", settings, (audio.logmel.n_mels,), "float16")
+            settings = {"front_end": plain(audio.logmel), "clips": _digest(clips)}
+            writers["audio"] = StoreWriter(out / "audio", settings, (audio.logmel.n_mels,), "float16", source)
         if video is not None:
-            settings = {"front_end": plain(video), "clips": digest}
-            writers["video"] = StoreWriter(out / "video", settings, (video.height, video.width, 3), "uint8")
+            settings = {"front_end": plain(video), "clips": _digest(clips)}
+            writers["video"] = StoreWriter(out / "video", settings, (video.height, video.width, 3), "uint8", source)
         for writer in writers.values():
             stack.callback(writer.close)
         n_new, skipped = _fill(clips, writers, audio, video)
@@ -94,6 +94,21 @@ def extract_all(
         },
         files=[out / "skipped.csv"],
     )
+
+
+def _digest(clips: Sequence[Clip]) -> str:
+    """Of the rows of the manifest."""
+    return hashlib.sha256(repr(list(clips)).encode()).hexdigest()
+
+
+def _source(clips: Sequence[Clip]) -> str:
+    """Of the size and the time of change of every media file: other files must not go on with a store of these."""
+    digest = hashlib.sha256()
+    for path in dict.fromkeys(clip.path for clip in clips):
+        with contextlib.suppress(OSError):  # a missing file is listed as skipped when it is its turn
+            status = media_path(path).stat()
+            digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _fill(

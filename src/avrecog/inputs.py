@@ -108,8 +108,8 @@ def check_front_end(model: ModelConfig, front_end: FrontEnd) -> None:
         stored = (front_end.video.height, front_end.video.width)
         if model.crop_height > stored[0] or model.crop_width > stored[1]:
             raise ConfigError(
-                f"params.yaml: the model sees {model.crop_height} x {model.crop_width}, but frames of {stored[0]} x {stored[1]} "
-                f"are stored; raise video.height and video.width"
+                f"params.yaml: the model sees {model.crop_height} x {model.crop_width}, but frames of {stored[0]} x "
+                f"{stored[1]} are stored; raise video.height and video.width"
             )
 
 

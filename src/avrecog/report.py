@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from avrecog.atomic import atomic_path
-from avrecog.config import flatten, read_yaml
+from avrecog.config import flatten, read_yaml, validate
 from avrecog.errors import ScoreError
+from avrecog.models.build import ModelSection, describe
 from avrecog.outcome import Outcome
 from avrecog.training.loop import Row
 from avrecog.training.train import read_history
@@ -130,7 +131,7 @@ def _model_row(result: ModelResult, metrics: Path) -> dict[str, str]:
         "config": result.name,
         "n_fft": str(result.config["audio"]["logmel"]["n_fft"]) if sounds else "-",
         "gpus": "0" if result.test["gpu_memory_mib"] is None else "1",
-        "backbone": section["backbone"] or f"ResNet{section['depth']} (width {section['width']})",
+        "backbone": describe(validate(ModelSection, section, result.name)),
         "pretrain": section["init_from"] or "none",
         "top1 acc/delta": f"{100 * result.test['top1']:.2f}",
         "top5 acc/delta": f"{100 * result.test['top5']:.2f}",

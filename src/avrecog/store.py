@@ -31,16 +31,24 @@ FLUSH_EVERY_S = 5.0  # at the latest, so that a kill costs no more than this
 class StoreWriter:
     """Appends clips to a store that is being made, or goes on with one that a kill left unfinished."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], row_shape: Sequence[int], dtype: str) -> None:
-        """Open `folder` for writing; `settings` decide whether what lies there is of any use."""
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], row_shape: Sequence[int], dtype: str, source: str
+    ) -> None:
+        """Open `folder` for writing; a finished store there is begun anew.
+
+        Args:
+            folder: of the store.
+            settings: kept in the store, for its readers to check.
+            row_shape: of a row.
+            dtype: of the values.
+            source: names what the rows are made from; an unfinished store of another source is begun anew.
+        """
         self.folder = folder
         self.header: dict[str, Any] = {"settings": dict(settings), "row_shape": list(row_shape), "dtype": dtype}
+        self._begun = {**self.header, "source": source}
         self.stored: dict[str, int] = {}  # clip_id -> rows
-        self.complete = (folder / "store.json").exists() and _header(folder / "store.json") == self.header
-        if self.complete:
-            self.stored = {line[0]: int(line[2]) for line in _index_lines(folder)}
-            return
-        if (folder / "unfinished.json").exists() and _header(folder / "unfinished.json") == self.header:
+        self._open = True
+        if (folder / "unfinished.json").exists() and _header(folder / "unfinished.json") == self._begun:
             self._take_up()
         else:
             self._begin()
@@ -83,28 +91,26 @@ class StoreWriter:
 
     def close(self) -> None:
         """Put what is pending on the disk and leave the store unfinished, to be taken up later."""
-        if not self.complete:
+        if self._open:
             self.flush()
             self._values.close()
             self._index.close()
+            self._open = False
 
     def finish(self) -> None:
         """Put the last rows on the disk and declare the store whole."""
-        if self.complete:
-            return
         self.close()
         with atomic_path(self.folder / "store.json") as temporary:
             temporary.write_text(json.dumps(self.header, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         (self.folder / "unfinished.json").unlink()
-        self.complete = True
 
     def _begin(self) -> None:
         if self.folder.exists() and any(self.folder.iterdir()):
-            log.info("%s: was made with other settings or clips; begun anew", self.folder)
+            log.info("%s: is finished, or was begun with other settings or clips; begun anew", self.folder)
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.folder / "unfinished.json") as temporary:
-            temporary.write_text(json.dumps(self.header, sort_keys=True), encoding="utf-8")
+            temporary.write_text(json.dumps(self._begun, sort_keys=True), encoding="utf-8")
         (self.folder / "values.bin").touch()
         with (self.folder / "index.csv").open("w", encoding="utf-8") as file:
             file.write("clip_id,start,n_rows,crc32\n")

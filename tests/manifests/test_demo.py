@@ -26,7 +26,6 @@ PLAN = ClipPlan(
     duration_s=2.0,
     fps=12.5,
     size=80,
-    contrast=0.5,
     noise=0.02,
     n_distractors=2,
     sample_rate=16_000,
@@ -138,7 +137,7 @@ def test_impact_is_seen_and_heard_at_the_same_time(action, seed):
     assert len(motion.impact_s) >= 2
     sound = draw_sound(for_sound, action, "wood", 32_000, 16_000, snr_db=(20, 20), n_clicks=0)
     loudness = np.convolve(ring(sound, motion, 16_000) ** 2, np.ones(80), mode="same")
-    scene = draw_scene(for_picture, 200, 64, contrast=0.5, noise=0.0, n_distractors=0)
+    scene = draw_scene(for_picture, 200, 64, noise=0.0, n_distractors=0)
     scene = dataclasses.replace(scene, tilt=0.0, thing_colour=np.array([9.0, 9, 9]))  # whiter than all else
     times_s = np.arange(200) / 100
     white_rows = (render(scene, motion, times_s) == 255).all(axis=3).any(axis=2)  # (T, H)

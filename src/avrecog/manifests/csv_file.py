@@ -29,7 +29,19 @@ def read_csv(annotation: Path, folder: Path) -> list[AnnotatedClip]:
         ) from None
     except UnicodeDecodeError as error:
         raise ManifestError(f"{annotation}: expected a CSV in UTF-8 ({error})") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)  # an open quote would swallow rows
+    try:
+        return _rows(reader, annotation, folder)
+    except csv.Error as error:
+        raise ManifestError(f"{annotation}: not a CSV file: {error}; look for a quote that isn't closed") from None
+
+
+def _rows(reader: "csv.DictReader[str]", annotation: Path, folder: Path) -> list[AnnotatedClip]:
+    """The rows, all of them read and checked.
+
+    Raises:
+        ManifestError: if a column is missing, there are no rows, or rows are wrong.
+    """
     fields = reader.fieldnames or []
     missing = [name for name in REQUIRED if name not in fields]
     if missing:
@@ -59,6 +71,8 @@ def _annotated(row: Mapping[str | None, str | None], where: str, folder: Path) -
     for name in REQUIRED:
         if not cells[name]:
             raise ValueError(f"`{name}` is empty")
+    if len(cells["label"].splitlines()) > 1:
+        raise ValueError(f"expected `label` on one line, got {cells['label']!r}")
     split = cells.get("split") or None
     if split not in (None, "train", "val", "test"):
         raise ValueError(f"expected split train, val or test, got {split!r}")

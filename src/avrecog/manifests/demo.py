@@ -38,7 +38,6 @@ class DemoPictureConfig:
 
     fps: PositiveNumber
     size: Annotated[Count, Field(ge=16)]  # pixels, height and width
-    contrast: Fraction
     noise: Fraction
     n_distractors: WholeNumber
 
@@ -148,7 +147,6 @@ def _plan(config: DemoConfig, path: Path, seed: tuple[int, int, int], action: st
         duration_s=config.duration_s,
         fps=config.picture.fps,
         size=config.picture.size,
-        contrast=config.picture.contrast,
         noise=config.picture.noise,
         n_distractors=config.picture.n_distractors,
         sample_rate=config.sound.sample_rate,

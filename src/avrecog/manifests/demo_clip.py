@@ -27,7 +27,6 @@ class ClipPlan:
     duration_s: float
     fps: float
     size: int  # pixels, height and width
-    contrast: float
     noise: float
     n_distractors: int
     sample_rate: int
@@ -46,7 +45,7 @@ def make_clip(plan: ClipPlan) -> tuple[np.ndarray, np.ndarray]:
     for_motion, for_picture, for_sound = np.random.default_rng(plan.seed).spawn(3)
     n_frames, n_samples = round(plan.duration_s * plan.fps), round(plan.duration_s * plan.sample_rate)
     motion = draw_motion(for_motion, plan.action, plan.duration_s)
-    scene = draw_scene(for_picture, n_frames, plan.size, plan.contrast, plan.noise, plan.n_distractors)
+    scene = draw_scene(for_picture, n_frames, plan.size, plan.noise, plan.n_distractors)
     sound = draw_sound(for_sound, plan.action, plan.material, n_samples, plan.sample_rate, plan.snr_db, plan.n_clicks)
     return render(scene, motion, np.arange(n_frames) / plan.fps), synthesise(sound, motion, plan.sample_rate)
 

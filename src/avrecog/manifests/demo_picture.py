@@ -41,17 +41,15 @@ class Scene:
     noise: np.ndarray  # (T, H, W) float32, added to all three colours
 
 
-def draw_scene(
-    generator: np.random.Generator, n_frames: int, size: int, contrast: float, noise: float, n_distractors: int
-) -> Scene:
+def draw_scene(generator: np.random.Generator, n_frames: int, size: int, noise: float, n_distractors: int) -> Scene:
     """A scene for any action: place, colours, at most `n_distractors` distractors and pixel noise are random.
 
-    `contrast` is the distance of a thing's colour from what is behind it, `noise` a standard deviation, both of the
-    full range of brightness.
+    What acts is lighter than the slab, and the slab lighter than what is behind it; hues tell nothing. `noise` is a
+    standard deviation, of the full range of brightness.
     """
-    sky = np.clip(generator.uniform(0.15, 0.85, 3) + generator.normal(0, 0.1, (2, 3)), 0, 1)
-    slab_colour = _colour_off(generator, sky.mean(axis=0), contrast)
-    thing_colour = _colour_off(generator, sky.mean(axis=0), contrast)
+    sky = np.clip(generator.uniform(0.05, 0.3, 3) + generator.normal(0, 0.03, (2, 3)), 0, 1)
+    slab_colour = generator.uniform(0.35, 0.6, 3)
+    thing_colour = generator.uniform(0.7, 1.0, 3)
     return Scene(
         middle=np.array([generator.uniform(-0.1, 0.1), generator.uniform(-0.36, -0.2)]),
         zoom=float(generator.uniform(0.85, 1.1)),
@@ -64,8 +62,8 @@ def draw_scene(
         sky_angle=float(generator.uniform(0, 2 * np.pi)),
         slab_colour=slab_colour,
         thing_colour=thing_colour,
-        mark_colour=_colour_off(generator, thing_colour, contrast),
-        blobs=tuple(_draw_blob(generator, sky, contrast) for _ in range(generator.integers(0, n_distractors + 1))),
+        mark_colour=generator.uniform(0.5, 0.8, 3),
+        blobs=tuple(_draw_blob(generator) for _ in range(generator.integers(0, n_distractors + 1))),
         noise=noise * generator.standard_normal((n_frames, size, size), dtype=np.float32),
     )
 
@@ -156,14 +154,7 @@ def _paint(frames: np.ndarray, distance_pixels: np.ndarray, colour: np.ndarray) 
     frames += cover * (colour.astype(np.float32) - frames)
 
 
-def _colour_off(generator: np.random.Generator, behind: np.ndarray, contrast: float) -> np.ndarray:
-    """A colour that lies about `contrast` away from the one behind it, away from black and white."""
-    step = generator.normal(0, 1, 3)
-    step *= contrast * generator.uniform(0.7, 1.8) / np.abs(step).max()
-    return np.where((behind + step < 0) | (behind + step > 1), behind - step, behind + step).clip(0, 1)
-
-
-def _draw_blob(generator: np.random.Generator, sky: np.ndarray, contrast: float) -> Blob:
+def _draw_blob(generator: np.random.Generator) -> Blob:
     place = generator.uniform(-0.5, 0.5, 2)
     is_stick = generator.random() < 0.5
     half_length = generator.uniform(-0.2, 0.2, 2) if is_stick else np.zeros(2)
@@ -171,5 +162,5 @@ def _draw_blob(generator: np.random.Generator, sky: np.ndarray, contrast: float)
         ends=np.stack([place - half_length, place + half_length]),
         radius=float(generator.uniform(0.02, 0.05) if is_stick else generator.uniform(0.05, 0.13)),
         drift=generator.normal(0, 0.06, 2),
-        colour=_colour_off(generator, sky.mean(axis=0), contrast),
+        colour=generator.uniform(0.3, 0.6, 3),
     )

@@ -169,10 +169,11 @@ def _clip_ids(rows: Sequence[AnnotatedClip]) -> list[str]:
     Raises:
         ManifestError: if an id stands twice.
     """
-    shared = os.path.commonpath([os.path.dirname(row.path) for row in rows])
+    paths = [os.path.abspath(row.path) for row in rows]  # an annotation may hold relative and absolute ones
+    shared = os.path.commonpath([os.path.dirname(path) for path in paths])
     ids = []
-    for row in rows:
-        name = row.clip_id or os.path.splitext(os.path.relpath(row.path, shared))[0]
+    for row, path in zip(rows, paths, strict=True):
+        name = row.clip_id or os.path.splitext(os.path.relpath(path, shared))[0]
         if row.clip_id is None and (row.start_s is not None or row.stop_s is not None):
             name += f"@{row.start_s or 0:g}-{'' if row.stop_s is None else f'{row.stop_s:g}'}"
         ids.append(name)

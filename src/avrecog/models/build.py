@@ -55,11 +55,15 @@ class TsnConfig:
         if self.width is None:
             return
         if not self.backbone.startswith("resnet"):
-            raise ConfigError(f"width: expected null, since only timm's resnet... have one, got backbone {self.backbone}")
+            raise ConfigError(
+                f"width: expected null, since only timm's resnet... have one, got backbone {self.backbone}"
+            )
         if self.width % 8:
             raise ConfigError(f"width: expected a multiple of 8, got {self.width}")
         if self.init_from == "imagenet":
-            raise ConfigError("width: expected null with init_from imagenet, whose weights have the backbone's own width")
+            raise ConfigError(
+                "width: expected null with init_from imagenet, whose weights have the backbone's own width"
+            )
 
 
 ModelConfig = AudioModelConfig | TsnConfig

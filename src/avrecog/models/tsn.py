@@ -38,7 +38,9 @@ class Tsn(nn.Module):
         super().__init__()
         self.standardise = Standardise(IMAGENET_DEFAULT_MEAN * snippet, IMAGENET_DEFAULT_STD * snippet)
         channels = (
-            {} if width is None else {"channels": tuple(width * 2**stage for stage in range(4)), "stem_width": width // 2}
+            {}
+            if width is None
+            else {"channels": tuple(width * 2**stage for stage in range(4)), "stem_width": width // 2}
         )
         self.backbone = timm.create_model(
             backbone, pretrained=pretrained, in_chans=3 * snippet, num_classes=0, **channels
