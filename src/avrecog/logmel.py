@@ -34,7 +34,7 @@ class LogMelConfig:
     mel_norm: Literal["slaney"] | None = "slaney"  # slaney: every filter has area one
     log: Literal["natural", "decibel"] = "natural"  # natural: log(x + offset); decibel: scaled and clipped to 0..1
     offset: PositiveNumber = 1e-6  # of the natural log
-    floor_db: NonNegativeNumber = 100.0  # decibel: this far below reference_db is 0
+    floor_db: PositiveNumber = 100.0  # decibel: this far below reference_db is 0
     reference_db: Number = 20.0  # decibel: this is 1
     rms_level: PositiveNumber | None = (
         None  # scale every waveform to this root mean square first; null: leave its level
@@ -58,7 +58,9 @@ class LogMelConfig:
     @property
     def silence(self) -> float:
         """The front end's value where the waveform is zero."""
-        return math.log(self.offset) if self.log == "natural" else 0.0
+        if self.log == "natural":
+            return math.log(self.offset)
+        return min(1.0, max(0.0, -self.reference_db / self.floor_db))
 
     @property
     def per_db(self) -> float:

@@ -7,6 +7,7 @@ the last line and nothing else.
 """
 
 import csv
+import io
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from avrecog.atomic import atomic_path, sync
+from avrecog.atomic import atomic_path
 from avrecog.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -109,20 +110,21 @@ class StoreWriter:
             log.info("%s: is finished, or was begun with other settings or clips; begun anew", self.folder)
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.folder / "unfinished.json") as temporary:
-            temporary.write_text(json.dumps(self._begun, sort_keys=True), encoding="utf-8")
         (self.folder / "values.bin").touch()
         with (self.folder / "index.csv").open("w", encoding="utf-8") as file:
             file.write("clip_id,start,n_rows,crc32\n")
-        sync(self.folder)
+        with atomic_path(self.folder / "unfinished.json") as temporary:  # last: it says that the others can be taken up
+            temporary.write_text(json.dumps(self._begun, sort_keys=True), encoding="utf-8")
 
     def _take_up(self) -> None:
         """Keep the clips whose lines are whole; cut off what a kill left behind them."""
-        lines = _index_lines(self.folder, allow_cut=True)
-        self.stored = {line[0]: int(line[2]) for line in lines}
         row_bytes = int(np.prod(self.header["row_shape"])) * np.dtype(self.header["dtype"]).itemsize
+        n_rows = (self.folder / "values.bin").stat().st_size // row_bytes
+        lines = [line for line in _index_lines(self.folder, allow_cut=True) if int(line[1]) + int(line[2]) <= n_rows]
+        self.stored = {line[0]: int(line[2]) for line in lines}
         os.truncate(self.folder / "values.bin", sum(self.stored.values()) * row_bytes)
-        with atomic_path(self.folder / "index.csv") as temporary, temporary.open("w", newline="") as file:
+        path = self.folder / "index.csv"
+        with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([["clip_id", "start", "n_rows", "crc32"], *lines])
         log.info("%s: going on after %d clips", self.folder, len(lines))
 
@@ -239,12 +241,11 @@ def _index_lines(folder: Path, allow_cut: bool = False) -> list[list[str]]:
     """
     path = folder / "index.csv"
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        text = (content[: content.rfind(b"\n") + 1] if allow_cut else content).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: can't be read ({error}); {_MEND}") from None
-    if allow_cut:
-        text = text[: text.rfind("\n") + 1]
-    lines = list(csv.reader(text.splitlines(keepends=True)))[1:]
+    lines = list(csv.reader(io.StringIO(text, newline="")))[1:]
     expected_start = 0
     for number, line in enumerate(lines, start=2):
         if len(line) != 4 or not line[1].isdigit() or not line[2].isdigit() or int(line[1]) != expected_start:

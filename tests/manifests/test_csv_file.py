@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from clips import write_annotation
 
 from avrecog.errors import ManifestError
 from avrecog.manifests.annotated import AnnotatedClip
 from avrecog.manifests.csv_file import read_csv
+from clips import write_annotation
 
 
 @pytest.fixture

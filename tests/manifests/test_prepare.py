@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clips import make_labelled_folder, make_tone, make_video, write_annotation
 
 from avrecog.errors import ConfigError, ManifestError
 from avrecog.manifests.clip import Clip, read_labels, read_manifest, read_splits
 from avrecog.manifests.prepare import DataConfig, prepare
+from clips import make_labelled_folder, make_tone, make_video, write_annotation
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import make_tone, make_video
 
 from avrecog.errors import MediaError
 from avrecog.media.container import Probe, open_media, probe
+from clips import make_tone, make_video
 
 
 def test_a_file_with_sound_and_picture(tmp_path):
@@ -89,6 +89,11 @@ class _Pipe:
         self.write = file.write
 
 
+def _header_only(path: Path) -> Path:
+    content = path.read_bytes()
+    return _written(path, content[: content.index(b"data") + 8])
+
+
 def truncated(path: Path, part: float) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: round(len(content) * part)])
@@ -103,8 +108,8 @@ def truncated(path: Path, part: float) -> Path:
         (lambda folder: _written(folder / "a.mp4", b"this is no film\n" * 100), "can't be decoded"),
         (lambda folder: _written(folder / "a.wav", b""), "can't be decoded"),
         (lambda folder: truncated(make_video(folder / "a.mp4").path, 0.5), "can't be decoded"),
-        (lambda folder: _written(folder / "a.srt", b"1\n00:00:00,000 --> 00:00:01,000\nHi\n"), "no sound and no moving"),
-        (lambda folder: truncated(make_tone(folder / "a.wav", duration_s=0.01).path, 78 / 398), "."),
+        (lambda folder: _written(folder / "a.srt", b"1\n00:00:00,000 --> 00:00:01,000\nHi\n"), "no sound and no"),
+        (lambda folder: _header_only(make_tone(folder / "a.wav").path), "audio stream has nothing in it|can't be"),
     ],
     ids=["missing", "folder", "text", "empty", "truncated video", "subtitles", "header only"],
 )

@@ -46,7 +46,9 @@ def _on_screen(
     start_s: float,
     stop_s: float | None,
 ) -> Iterator[av.VideoFrame]:
-    """For each tick, the last frame whose time has come."""
+    """For each tick, the last frame whose time has come; a span shorter than a tick has its tick in its middle."""
+    if stop_s is not None and stop_s > start_s:
+        fps = max(fps, 1 / (stop_s - start_s))
     shown: av.VideoFrame | None = None
     shown_until_s = 0.0
     tick = 0

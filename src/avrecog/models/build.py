@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import nn
 
-from avrecog.config import Count, Fraction, Text, section
+from avrecog.config import Count, Flag, Fraction, Text, section
 from avrecog.errors import ConfigError
 from avrecog.models.audio_resnet import DEPTHS, AudioResNet
 from avrecog.models.timm_audio import TimmAudio
@@ -45,6 +45,7 @@ class TsnConfig:
     width: Count | None = None  # channels of its first stage, for timm's plain ResNets; null: the backbone's own
     n_segments: Count = 3
     snippet: Count = 1  # consecutive frames in each segment, stacked as channels
+    motion: Flag = False  # show each frame less the mean picture of its snippet; needs a snippet of 2 at least
     crop_height: Count = 64  # pixels of what the network sees, cut from the stored frames
     crop_width: Count = 64
     dropout: Fraction = 0.4
@@ -52,6 +53,8 @@ class TsnConfig:
     train: dict[str, Any] = Field(default_factory=dict)  # what differs from section `train` for this model
 
     def __post_init__(self) -> None:
+        if self.motion and self.snippet < 2:
+            raise ConfigError("motion: expected false with a snippet of 1, in which nothing moves")
         if self.width is None:
             return
         if not self.backbone.startswith("resnet"):
@@ -90,7 +93,7 @@ def _audio(config: AudioModelConfig, n_classes: int, pretrained: bool) -> nn.Mod
 
 
 def _tsn(config: TsnConfig, n_classes: int, pretrained: bool) -> nn.Module:
-    return Tsn(config.backbone, n_classes, config.snippet, config.width, config.dropout, pretrained)
+    return Tsn(config.backbone, n_classes, config.snippet, config.width, config.dropout, pretrained, config.motion)
 
 
 ARCHITECTURES: dict[str, Callable[[Any, int, bool], nn.Module]] = {"audio": _audio, "tsn": _tsn}
@@ -115,6 +118,8 @@ def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False) -
 
 def describe(config: ModelConfig) -> str:
     """The backbone's name for a table: `ResNet18 (width 32)`, `resnet50`."""
-    name = config.backbone or f"ResNet{config.depth}"
-    usual = 64 if config.backbone is None else None
-    return name + ("" if config.width == usual else f" (width {config.width})")
+    if isinstance(config, AudioModelConfig) and config.backbone is None:
+        name, usual_width = f"ResNet{config.depth}", 64
+    else:
+        name, usual_width = str(config.backbone), None
+    return name if config.width == usual_width else f"{name} (width {config.width})"

@@ -1,7 +1,8 @@
 """Temporal segment network on RGB: a 2-D network on a snippet of each segment, and the mean of what it says.
 
 Wang et al., "Temporal Segment Networks", 2016; MMAction2's TSN with AvgConsensus. What differs: a snippet may have
-several frames, stacked as channels, which lets the first layer see motion, and `width` scales a ResNet's channels.
+several frames, stacked as channels, which lets the first layer see motion; with `motion` it sees nothing else, since
+the mean picture of the snippet is taken off; and `width` scales a ResNet's channels.
 
 B batch, N segments, C channels (3 for each frame of a snippet), H W height and width, D features, K classes.
 """
@@ -24,6 +25,7 @@ class Tsn(nn.Module):
         width: int | None = None,
         dropout: float = 0.4,
         pretrained: bool = False,
+        motion: bool = False,
     ) -> None:
         """Build timm's `backbone` without its classifier, and a classifier on its features.
 
@@ -34,8 +36,10 @@ class Tsn(nn.Module):
             width: channels of a ResNet's first stage; None: the backbone's own.
             dropout: before the classifier.
             pretrained: begin with timm's ImageNet weights.
+            motion: show each frame less the mean picture of its snippet.
         """
         super().__init__()
+        self.motion = motion
         self.standardise = Standardise(IMAGENET_DEFAULT_MEAN * snippet, IMAGENET_DEFAULT_STD * snippet)
         channels = (
             {}
@@ -53,6 +57,14 @@ class Tsn(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Logits: the mean over segments (average consensus)."""
         n_segments = frames.shape[1]  # (B, N, C, H, W)
-        features = self.backbone(self.standardise(frames.flatten(0, 1)))  # (B*N, D)
+        snippets = frames.flatten(0, 1)  # (B*N, C, H, W)
+        inputs = _motion(snippets) if self.motion else self.standardise(snippets)
+        features = self.backbone(inputs)  # (B*N, D)
         logits = self.fc(self.dropout(features))  # (B*N, K)
         return logits.unflatten(0, (-1, n_segments)).mean(dim=1)  # (B, K)
+
+
+def _motion(snippets: Tensor) -> Tensor:
+    """Each frame less the mean picture of its snippet, (B*N, C, H, W), in tenths of the full range."""
+    pictures = snippets.unflatten(1, (-1, 3))  # (B*N, C / 3, 3, H, W)
+    return ((pictures - pictures.mean(dim=1, keepdim=True)) / 0.1).flatten(1, 2)

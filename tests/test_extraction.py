@@ -1,0 +1,280 @@
+import csv
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avrecog import extraction
+from avrecog.errors import LockError, MediaError
+from avrecog.extraction import extract_all
+from avrecog.logmel import AudioConfig, LogMel, LogMelConfig
+from avrecog.manifests.clip import Clip
+from avrecog.media.audio import decode_audio
+from avrecog.media.container import probe
+from avrecog.media.settings import VideoConfig
+from avrecog.media.video import decode_video
+from avrecog.store import Store, StoreWriter
+from clips import make_tone, make_video
+
+AUDIO = AudioConfig(logmel=LogMelConfig(n_mels=16))
+VIDEO = VideoConfig(fps=5.0, height=16, width=16)
+
+
+def clip(path: Path, clip_id: str, start_s: float = 0.0, stop_s: float | None = None) -> Clip:
+    found = probe(path)
+    stop_s = stop_s or found.duration_s
+    n_frames = round((stop_s - start_s) * found.fps)
+    return Clip(
+        clip_id, str(path), "x", clip_id, None, start_s, stop_s, stop_s - start_s, n_frames, *_probed(path, found)
+    )
+
+
+def _probed(path: Path, found) -> tuple[float, int, bool, bool]:
+    return found.fps, found.sample_rate, found.has_audio, found.has_video
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("media")
+
+
+@pytest.fixture(scope="module")
+def clips(media) -> list[Clip]:
+    """Two halves of a video with sound, a silent one, and sound alone."""
+    both = make_video(media / "both.mp4", n_frames=25).path
+    silent = make_video(media / "silent.mp4", n_frames=10, with_audio=False).path
+    sound = make_tone(media / "sound.wav", duration_s=0.5).path
+    return [
+        clip(both, "both 1", 0.0, 0.5),
+        clip(both, "both 2", 0.5, 1.0),
+        clip(silent, "silent"),
+        clip(sound, "sound"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def broken(media, clips) -> Clip:
+    """A clip whose file was lost after it was probed."""
+    return dataclasses.replace(clips[0], clip_id="lost", path=str(media / "lost.mp4"))
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """Which files were decoded for sound and picture, as it happens."""
+    seen: list[str] = []
+
+    def watch(name: str) -> None:
+        function = getattr(extraction, name)
+
+        def watched(path, *args):
+            seen.append(f"{name} {path.name}")
+            return function(path, *args)
+
+        monkeypatch.setattr(extraction, name, watched)
+
+    watch("decode_audio")
+    watch("decode_video")
+    return seen
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """What the stores hold; lock files stand beside `folder`."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in _files(folder)}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def skipped(out: Path) -> list[dict[str, str]]:
+    with (out / "skipped.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_stores_hold_what_decoding_gives(clips, tmp_path):
+    outcome = extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 0.0)
+    audio, video = Store(tmp_path / "out/audio"), Store(tmp_path / "out/video")
+    log_mel = LogMel(AUDIO.logmel)
+    for each in clips:
+        if each.has_audio:
+            waveform = decode_audio(Path(each.path), 16_000, each.start_s, each.stop_s)
+            expected = log_mel(torch.from_numpy(waveform)).numpy().astype(np.float16)
+            np.testing.assert_array_equal(audio[each.clip_id], expected)
+        if each.has_video:
+            frames = decode_video(Path(each.path), VIDEO, each.start_s, each.stop_s)
+            np.testing.assert_array_equal(video[each.clip_id], frames)
+    audio.verify()
+    video.verify()
+    assert outcome.metrics["n_clips"] == outcome.metrics["n_new_clips"] == 4
+    n_bytes = audio.values.nbytes + video.values.nbytes
+    assert outcome.metrics["store_mib"] == n_bytes / 2**20
+    assert outcome.summary.startswith(f"4 clips -> {tmp_path}/out ({n_bytes / 1e6:.1f} MB) in ")
+    assert outcome.summary.endswith("; 0 skipped")
+
+
+def test_what_a_clip_lacks_is_left_out_and_not_counted_as_skipped(clips, tmp_path):
+    outcome = extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 0.0)
+    assert Store(tmp_path / "out/audio").clip_ids == ["both 1", "both 2", "sound"]
+    assert Store(tmp_path / "out/video").clip_ids == ["both 1", "both 2", "silent"]
+    assert outcome.metrics["n_skipped"] == 0
+    assert skipped(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(("audio", "video", "wanted"), [(AUDIO, None, "audio"), (None, VIDEO, "video")])
+def test_what_is_not_asked_for_is_neither_decoded_nor_stored(clips, tmp_path, decoded, audio, video, wanted):
+    extract_all(clips, tmp_path / "out", audio, video, 0.0)
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == [wanted]
+    assert {each.split()[0] for each in decoded} == {f"decode_{wanted}"}
+    assert len(decoded) == 3
+
+
+def test_the_store_names_its_settings(clips, tmp_path):
+    extract_all(clips[:1], tmp_path / "out", AUDIO, VIDEO, 0.0)
+    Store(tmp_path / "out/audio", dataclasses.asdict(AUDIO.logmel))
+    Store(tmp_path / "out/video", dataclasses.asdict(VIDEO))
+
+
+def test_a_clip_that_cannot_be_decoded_is_skipped_and_listed(clips, broken, tmp_path):
+    outcome = extract_all([clips[0], broken, *clips[1:]], tmp_path / "out", AUDIO, VIDEO, 0.2)
+    (row,) = skipped(tmp_path / "out")
+    assert (row["clip_id"], row["path"]) == ("lost", broken.path)
+    assert "no such file" in row["reason"]
+    assert outcome.metrics["n_skipped"] == 1
+    assert outcome.summary.endswith(f"; 1 skipped, see {tmp_path}/out/skipped.csv")
+    for modality in ("audio", "video"):
+        assert "lost" not in Store(tmp_path / "out" / modality)
+
+
+def test_a_clip_is_in_both_stores_or_in_none(clips, tmp_path, monkeypatch):
+    def fail(path, *_):
+        raise MediaError(f"{path}: bad picture")
+
+    monkeypatch.setattr(extraction, "decode_video", fail)
+    extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 1.0)
+    assert Store(tmp_path / "out/audio").clip_ids == ["sound"]
+    assert [row["clip_id"] for row in skipped(tmp_path / "out")] == ["both 1", "both 2", "silent"]
+
+
+def test_too_many_skipped_clips_fail_with_the_list(clips, broken, tmp_path):
+    message = r"(?s)1 of 2 clips can't be decoded, more than data.max_skipped \(0.4\) allows; all are in .*skipped.csv:"
+    with pytest.raises(MediaError, match=rf"{message}\n  lost: .*no such file"):
+        extract_all([clips[0], broken], tmp_path / "out", AUDIO, VIDEO, 0.4)
+    assert len(skipped(tmp_path / "out")) == 1
+
+
+def fail_after(monkeypatch, n_clips: int) -> pytest.MonkeyPatch:
+    """Have the writer fall over at its append number n_clips + 1."""
+    append, count = StoreWriter.append, iter(range(1000))
+
+    def falling(self, clip_id, rows):
+        if next(count) == n_clips:
+            raise KeyboardInterrupt
+        append(self, clip_id, rows)
+
+    monkeypatch.setattr(StoreWriter, "append", falling)
+
+
+def test_an_interrupted_extraction_keeps_what_is_stored_and_ends_on_the_same_bytes(
+    clips, tmp_path, monkeypatch, decoded
+):
+    extract_all(clips, tmp_path / "whole", AUDIO, VIDEO, 0.0)
+    with monkeypatch.context() as patch:
+        fail_after(patch, 3)  # both of "both 1", the sound of "both 2"
+        with pytest.raises(KeyboardInterrupt):
+            extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 0.0)
+    decoded.clear()
+    outcome = extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 0.0)
+    assert decoded == ["decode_video both.mp4", "decode_video silent.mp4", "decode_audio sound.wav"]
+    assert outcome.metrics["n_new_clips"] == 3
+    assert outcome.metrics["hours_per_min"] is None
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
+
+
+def test_a_resumed_extraction_lists_skipped_clips_again(clips, broken, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        fail_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            extract_all([broken, *clips], tmp_path / "out", AUDIO, VIDEO, 0.2)
+    extract_all([broken, *clips], tmp_path / "out", AUDIO, VIDEO, 0.2)
+    assert [row["clip_id"] for row in skipped(tmp_path / "out")] == ["lost"]
+
+
+@pytest.mark.parametrize("change", ["clips", "settings", "file"])
+def test_an_interrupted_extraction_of_something_else_is_begun_anew(clips, tmp_path, monkeypatch, decoded, change):
+    path = make_video(tmp_path / "own.mp4", n_frames=5).path
+    clips = [*clips, clip(path, "own")]
+    with monkeypatch.context() as patch:
+        fail_after(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 0.0)
+    audio, video = AUDIO, VIDEO
+    if change == "clips":
+        clips = [dataclasses.replace(clips[0], stop_s=0.4), *clips[1:]]
+    elif change == "settings":
+        audio, video = AudioConfig(logmel=LogMelConfig(n_mels=8)), VideoConfig(fps=2.0, height=16, width=16)
+    else:
+        os.utime(path, (1, 1))
+    decoded.clear()
+    extract_all(clips, tmp_path / "out", audio, video, 0.0)
+    assert len(decoded) == 8
+
+
+def test_a_finished_extraction_is_done_anew_with_the_same_bytes(clips, tmp_path, decoded):
+    extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 0.0)
+    before = bytes_of(tmp_path / "out")
+    n_decoded = len(decoded)
+    extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 0.0)
+    assert len(decoded) == 2 * n_decoded
+    assert bytes_of(tmp_path / "out") == before
+
+
+def test_two_processes_give_the_same_bytes_as_one(clips, broken, tmp_path, monkeypatch):
+    order = [clips[3], broken, *clips[:3]]
+    extract_all(order, tmp_path / "inline", AUDIO, VIDEO, 0.2)
+    monkeypatch.setattr(extraction, "CLIPS_PER_WORKER", 3)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    extract_all(order, tmp_path / "workers", AUDIO, VIDEO, 0.2)
+    assert bytes_of(tmp_path / "workers") == bytes_of(tmp_path / "inline")
+
+
+def test_many_jobs_keep_the_order_of_the_manifest(clips, tmp_path, monkeypatch):
+    """More jobs than may wait at once; the pool is of threads here, which start at once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    monkeypatch.setattr(extraction, "CLIPS_PER_WORKER", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(
+        extraction,
+        "ProcessPoolExecutor",
+        lambda n_workers, _, start, arguments: ThreadPoolExecutor(n_workers, initializer=start, initargs=arguments),
+    )
+    many = [dataclasses.replace(clips[3], clip_id=f"clip {index}") for index in range(40)]
+    threads = torch.get_num_threads()
+    extract_all(many, tmp_path / "out", AUDIO, None, 0.0)
+    torch.set_num_threads(threads)
+    assert Store(tmp_path / "out/audio").clip_ids == [f"clip {index}" for index in range(40)]
+
+
+def test_a_second_extraction_into_the_same_folder_is_refused(clips, tmp_path):
+    hold = (
+        "import sys; from pathlib import Path; from avrecog.atomic import sole_writer\n"
+        "with sole_writer(Path(sys.argv[1])): print('holding', flush=True); sys.stdin.readline()"
+    )
+    source = str(Path(extraction.__file__).parent.parent)
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "out")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": source},
+    ) as process:
+        assert process.stdout.readline() == "holding\n"
+        with pytest.raises(LockError, match=f"process {process.pid} is writing it"):
+            extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 0.0)
+        process.communicate("\n")
