@@ -62,7 +62,8 @@ def test_each_class_gives_its_share():
 def test_the_same_seed_gives_the_same_split_and_another_seed_another():
     labels = ["a", "b"] * 20
     assert split(labels, seed=3) == split(labels, seed=3)
-    assert split(labels, seed=3) != split(labels, seed=4)
+    for side in ("val", "test"):
+        assert names(split(labels, seed=3), side) != names(split(labels, seed=4), side)
 
 
 def test_the_order_of_the_rows_does_not_matter():
