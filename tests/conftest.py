@@ -4,13 +4,13 @@ import os
 import shutil
 from pathlib import Path
 
-import avrecog  # noqa: F401  sets how PyTorch's threads wait, before torch is loaded
-import projects
 import pytest
 import torch
-from clips import make_labelled_folder
 
+import avrecog  # noqa: F401  sets how PyTorch's threads wait, before torch is loaded
+import projects
 from avrecog.tracking import ensure_store
+from clips import make_labelled_folder
 
 
 @pytest.fixture(scope="session", autouse=True)

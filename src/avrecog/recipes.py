@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from avrecog.atomic import atomic_path
 from avrecog.config import PARAMS, read_yaml
@@ -44,6 +45,9 @@ def apply_recipe(name: str, annotation: Path | None) -> str:
     yaml = YAML()
     yaml.width = 200
     yaml.preserve_quotes = True
+    yaml.representer.add_representer(  # else ruamel leaves the place empty
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
     document = yaml.load(before)
     _lay_over(document, recipe, f"{FOLDER}/{name}.yaml")
     buffer = io.StringIO()
@@ -69,6 +73,19 @@ def _lay_over(document: MutableMapping[str, Any], recipe: Mapping[str, Any], whe
         if isinstance(value, Mapping) and isinstance(here, MutableMapping):
             _lay_over(here, value, where, f"{path}{key}.")
         elif key in document or path:
-            document[key] = value
+            document[key] = _in_one_line(value)
         else:
             raise ConfigError(f"{where}: {path}{key} is no section of params.yaml")
+
+
+def _in_one_line(value: Any) -> Any:
+    """A list or a mapping that is written as `[a, b]` or `{a: 1}`."""
+    if isinstance(value, list):
+        items = CommentedSeq(value)
+        items.fa.set_flow_style()
+        return items
+    if isinstance(value, dict):
+        mapping = CommentedMap({key: _in_one_line(item) for key, item in value.items()})
+        mapping.fa.set_flow_style()
+        return mapping
+    return value

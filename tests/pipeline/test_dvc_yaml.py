@@ -4,9 +4,10 @@ import ast
 import re
 from pathlib import Path
 
-import projects
 import pytest
 from ruamel.yaml import YAML
+
+import projects
 
 SRC = projects.ROOT / "src"
 STAGES = YAML(typ="safe").load((projects.ROOT / "dvc.yaml").read_text())["stages"]

@@ -1,8 +1,8 @@
 """A training that was stopped goes on, and only then."""
 
-import projects
 import pytest
 
+import projects
 from avrecog.checkpoints import load_checkpoint
 from avrecog.training import train as training
 

@@ -4,10 +4,10 @@ import csv
 import json
 
 import numpy as np
-import projects
 import pytest
 from mlflow import MlflowClient
 
+import projects
 from avrecog.checkpoints import load_checkpoint
 from avrecog.scores import read_scores
 

@@ -139,7 +139,9 @@ class Trainer:
             self.optimizer.zero_grad()
             self.fabric.backward(loss)
             if config.clip_grad_norm is not None:
-                self.fabric.clip_gradients(self.model, self.optimizer, max_norm=config.clip_grad_norm)
+                self.fabric.clip_gradients(
+                    self.model, self.optimizer, max_norm=config.clip_grad_norm, error_if_nonfinite=False
+                )
             self.optimizer.step()
             if self.average is not None:
                 self.average.update(self.bare_model)

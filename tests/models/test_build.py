@@ -1,0 +1,192 @@
+"""What every model keeps to; a new architecture needs one line in CONFIGS, no new test."""
+
+import numpy as np
+import pytest
+import torch
+
+from avrecog.checkpoints import load_weights
+from avrecog.config import validate
+from avrecog.errors import ConfigError
+from avrecog.inference import folded
+from avrecog.models.audio_resnet import DEPTHS, AudioResNet
+from avrecog.models.build import ARCHITECTURES, ModelSection, PipelineConfig, build_model, describe
+
+CONFIGS = {
+    "audio": {"architecture": "audio", "depth": 10, "width": 8, "mel_frames": 48, "dropout": 0.0},
+    "audio bottleneck": {"architecture": "audio", "depth": 50, "width": 8, "dropout": 0.0},
+    "audio timm": {
+        "architecture": "audio",
+        "backbone": "resnet10t",
+        "depth": None,
+        "width": None,
+        "dropout": 0.0,
+    },
+    "tsn": {"architecture": "tsn", "backbone": "resnet10t", "width": 8, "n_segments": 2, "dropout": 0.0},
+    "tsn motion": {
+        "architecture": "tsn",
+        "backbone": "resnet10t",
+        "width": 8,
+        "n_segments": 2,
+        "snippet": 3,
+        "motion": True,
+        "dropout": 0.0,
+    },
+}
+SHAPES = {
+    "audio": (1, 48, 32),
+    "audio bottleneck": (1, 64, 32),
+    "audio timm": (1, 48, 32),
+    "tsn": (2, 3, 32, 32),
+    "tsn motion": (2, 9, 32, 32),
+}
+
+
+def made(name, n_classes=5):
+    torch.manual_seed(0)
+    return build_model(validate(ModelSection, CONFIGS[name], "models.m"), n_classes)
+
+
+def batch(name, n):
+    return torch.rand(n, *SHAPES[name], generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(params=CONFIGS)
+def name(request):
+    return request.param
+
+
+def test_every_architecture_is_tested():
+    assert {config["architecture"] for config in CONFIGS.values()} == set(ARCHITECTURES)
+
+
+def test_a_batch_gives_one_logit_a_class(name):
+    assert made(name)(batch(name, 3)).shape == (3, 5)
+
+
+def test_a_batch_of_one_is_no_special_case(name):
+    model = made(name).eval()
+    both = batch(name, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(model(both[:1]), model(both)[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_every_parameter_gets_a_gradient(name):
+    model = made(name)
+    model(batch(name, 4)).square().sum().backward()
+    without = [key for key, parameter in model.named_parameters() if parameter.grad is None]
+    assert not without
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_evaluation_is_deterministic(name):
+    model = made(name).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(batch(name, 2)), model(batch(name, 2)), rtol=0, atol=0)
+
+
+def test_weights_survive_saving_and_loading(name):
+    model, other = made(name).eval(), build_model(validate(ModelSection, CONFIGS[name], "m"), 5).eval()
+    load_weights(other, model.state_dict(), "here")
+    with torch.no_grad():
+        torch.testing.assert_close(model(batch(name, 2)), other(batch(name, 2)), rtol=0, atol=0)
+
+
+def test_folding_the_batch_norms_changes_no_score(name):
+    model = made(name)
+    model.train()
+    model(batch(name, 4))  # statistics other than 0 and 1
+    model.eval()
+    fused = folded(model)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in fused.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(model(batch(name, 2)), fused(batch(name, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_the_reference_row_has_the_reference_number_of_parameters():
+    model = AudioResNet(18, 400)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 11_375_440
+
+
+def test_resnet50_has_the_reference_number_of_parameters():
+    assert sum(parameter.numel() for parameter in AudioResNet(50, 400).parameters()) == 24_321_360
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_every_depth_can_be_built(depth):
+    assert AudioResNet(depth, 3, width=8).fc.out_features == 3
+
+
+def test_the_consensus_of_equal_segments_is_what_one_segment_says():
+    model = made("tsn").eval()
+    one = batch("tsn", 1)[:, :1]
+    with torch.no_grad():
+        torch.testing.assert_close(model(one.repeat(1, 4, 1, 1, 1)), model(one), rtol=1e-4, atol=1e-5)
+
+
+def test_motion_sees_no_difference_in_a_still_background():
+    model = made("tsn motion").eval()
+    moving = batch("tsn motion", 1)
+    background = torch.rand(1, 1, 3, 32, 32).repeat(1, 1, 3, 1, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(model(moving), model(moving + background), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"depth": 20}, "depth: expected one of 10, 18, 34, 50, 101"),
+        ({"width": None}, "and a width, got 10 and None"),
+        ({"backbone": "resnet18"}, "depth: expected null, and width null, with backbone resnet18"),
+        ({"init_from": "imagenet"}, "init_from: timm has no weights for this ResNet"),
+        ({"architecture": "transformer"}, "architecture"),
+    ],
+)
+def test_settings_without_effect_are_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(ModelSection, {**CONFIGS["audio"], **change}, "models.audio")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"motion": True}, "motion: expected false with a snippet of 1"),
+        ({"width": 12}, "width: expected a multiple of 8"),
+        ({"backbone": "efficientnet_b0"}, "width: expected null"),
+        ({"init_from": "imagenet"}, "width: expected null with init_from imagenet"),
+    ],
+)
+def test_tsn_settings_without_effect_are_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(ModelSection, {**CONFIGS["tsn"], **change}, "models.rgb")
+
+
+def test_an_unknown_backbone_is_named():
+    config = validate(ModelSection, {"architecture": "tsn", "backbone": "resnet_of_nobody"}, "models.rgb")
+    with pytest.raises(ConfigError, match="resnet_of_nobody"):
+        build_model(config, 3)
+
+
+def test_weights_that_cannot_be_downloaded_are_an_error_with_the_reason(monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    config = validate(ModelSection, {"architecture": "tsn", "init_from": "imagenet"}, "models.rgb")
+    with pytest.raises(ConfigError, match="weights for resnet18 can't be downloaded: no network"):
+        build_model(config, 3, pretrained=True)
+
+
+def test_a_model_is_described_as_in_the_zoo():
+    described = [describe(validate(ModelSection, config, "m")) for config in CONFIGS.values()]
+    assert described[:4] == ["ResNet10 (width 8)", "ResNet50 (width 8)", "resnet10t", "resnet10t (width 8)"]
+    assert describe(validate(ModelSection, {"architecture": "audio"}, "m")) == "ResNet18"
+
+
+def test_a_model_named_twice_in_the_pipeline_is_refused():
+    with pytest.raises(ConfigError, match="models: expected each model once"):
+        validate(PipelineConfig, {"models": ["audio", "audio"]}, "pipeline")
+
+
+def test_tsn_standardises_by_imagenets_constants():
+    model = made("tsn")
+    np.testing.assert_allclose(model.standardise.mean.flatten(), [0.485, 0.456, 0.406], atol=1e-6)

@@ -1,0 +1,53 @@
+import time
+
+import pytest
+import torch
+
+import projects
+from avrecog.benchmarking import BenchmarkConfig, count_macs, time_passes
+from avrecog.config import validate
+from avrecog.errors import ConfigError
+from avrecog.inference import TrainedModel
+from avrecog.inputs import FrontEnd, views_of_typical_clip
+from avrecog.logmel import AudioConfig, LogMelConfig
+from avrecog.models.build import ModelSection, build_model
+
+
+def test_every_timed_pass_counts_once_and_warm_up_not_at_all():
+    calls = []
+
+    def sleep():
+        calls.append(time.perf_counter())
+        time.sleep(0.01)
+
+    times = time_passes(sleep, warmup=2, repeats=5, device=torch.device("cpu"))
+    assert (len(calls), len(times)) == (7, 5)
+    assert all(0.009 < seconds < 0.5 for seconds in times)
+
+
+def test_macs_are_half_of_what_torch_counts_and_equal_the_references_figure():
+    section = validate(ModelSection, {"architecture": "audio", "depth": 18, "width": 64}, "models.audio")
+    front_end = FrontEnd(AudioConfig(logmel=LogMelConfig()), None)
+    model = TrainedModel("audio", build_model(section, 400).eval(), section, front_end, [], 600, 1)
+    assert count_macs(model) / 1e9 == pytest.approx(0.371, abs=0.001)  # MMAction2's ResNet-18 on 128 x 80
+
+
+def test_a_report_that_is_not_measured_is_refused():
+    with pytest.raises(ConfigError, match="report: expected one of variants"):
+        validate(BenchmarkConfig, {"variants": ["eager"], "report": "folded"}, "benchmark")
+
+
+def test_the_views_of_a_clip_are_those_of_the_test():
+    audio = validate(ModelSection, {"architecture": "audio", "mel_frames": 100}, "m")
+    assert views_of_typical_clip(audio, 250, None) == 3
+    assert views_of_typical_clip(audio, 250, 5) == 5
+    assert views_of_typical_clip(audio, 80, 5) == 1
+    rgb = validate(ModelSection, {"architecture": "tsn", "n_segments": 3}, "m")
+    assert views_of_typical_clip(rgb, 20, None) == 7
+    assert views_of_typical_clip(rgb, 20, 3) == 3
+
+
+@pytest.mark.slow
+def test_the_compiled_variant_is_timed_too(project):
+    projects.write_params(project, projects.SMALL, {"benchmark": {"variants": ["folded", "compiled"]}})
+    projects.run(project, "benchmark", "audio")

@@ -1,0 +1,181 @@
+"""The command `avrecog`, called in this process."""
+
+import subprocess
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+import projects
+from avrecog import cli
+from avrecog.scores import ScoreTable, write_scores
+from clips import make_tone, make_video
+
+
+def avrecog(folder, *arguments):
+    with projects.inside(folder), mock.patch.object(sys, "argv", ["avrecog", *map(str, arguments)]):
+        cli.main()
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; sys.argv = ['avrecog', '--help']\n"
+    code += "try:\n from avrecog.cli import main; main()\nexcept SystemExit: pass\n"
+    code += "print(sorted({'torch', 'mlflow', 'numpy', 'optuna'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+    assert "recipe" in result.stdout
+
+
+def test_predict_says_the_right_class_with_both_models(finished_project, capsys):
+    clip = next((finished_project / "clips/high").iterdir())
+    avrecog(finished_project, "predict", clip, "--top", 2)
+    first, second, *rest = capsys.readouterr().out.splitlines()
+    assert first == f"{clip} (audio + rgb)"
+    assert second.endswith("high")
+    assert len(rest) == 1
+
+
+def test_predict_uses_the_models_whose_modality_the_file_has(finished_project, tmp_path, capsys):
+    tone = make_tone(tmp_path / "a tone.wav", duration_s=0.5)
+    silent = make_video(tmp_path / "silent.mp4", with_audio=False)
+    avrecog(finished_project, "predict", tone.path, silent.path)
+    out = capsys.readouterr().out
+    assert "a tone.wav (audio)" in out
+    assert "silent.mp4 (rgb)" in out
+
+
+def test_predict_takes_checkpoints_and_coefficients(finished_project, capsys):
+    clip = next((finished_project / "clips/low").iterdir())
+    checkpoint = finished_project / "models/audio/last.ckpt"
+    avrecog(finished_project, "predict", clip, "--checkpoint", checkpoint, "--coefficients", 1)
+    assert "(audio)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.mp4"], "missing.mp4: no such file"),
+        (["x.mp4", "--top", "0"], "--top: expected 1 or more"),
+        (["x.mp4", "--coefficients", "1"], "--coefficients: expected 2, one a checkpoint, got 1"),
+        (["x.mp4", "--checkpoint", "none.ckpt"], "none.ckpt: no such checkpoint"),
+    ],
+)
+def test_predict_says_what_is_wrong(finished_project, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        avrecog(finished_project, "predict", *arguments)
+    assert stop.value.code == 1
+    assert message in capsys.readouterr().err
+
+
+def test_predict_without_a_trained_model_says_what_to_run(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        avrecog(tmp_path, "predict", "x.mp4")
+    assert "run `dvc repro train`" in capsys.readouterr().err
+
+
+def test_doctor_is_content_with_a_whole_project(finished_project, capsys):
+    avrecog(finished_project, "doctor")
+    out = capsys.readouterr().out
+    assert "all is well" in out
+    assert "torch 2" in out
+
+
+def test_doctor_lists_all_problems_of_params_yaml(project, capsys):
+    changes = {
+        "train": {"epochz": 3},
+        "models": {"audio": {"depth": True}},
+        "data": {"val_fraction": 3},
+    }
+    projects.write_params(project, projects.SMALL, changes)
+    with pytest.raises(SystemExit) as stop:
+        avrecog(project, "doctor")
+    assert stop.value.code == 1
+    out = capsys.readouterr().out
+    assert "train.epochz: unknown key; did you mean `epochs`" in out
+    assert "models.audio.depth: expected a whole number, got true" in out
+    assert "data.val_fraction: expected a number below 1, got 3" in out
+
+
+def test_doctor_sees_models_that_are_not_there_and_wrong_overrides(project, capsys):
+    changes = {
+        "pipeline": {"models": ["audio", "video"]},
+        "models": {"audio": {"train": {"lr": -1}}},
+        "data": {"annotation": "nowhere"},
+    }
+    projects.write_params(project, projects.SMALL, changes)
+    with pytest.raises(SystemExit):
+        avrecog(project, "doctor")
+    out = capsys.readouterr().out
+    assert "video is no section below models (audio, rgb)" in out
+    assert "models.audio.train.lr: expected a number above 0, got -1" in out
+    assert "data.annotation: nowhere does not exist" in out
+
+
+@pytest.fixture
+def workshop(tmp_path):
+    """A folder with the shipped params.yaml and recipes."""
+    (tmp_path / "params.yaml").write_text((projects.ROOT / "params.yaml").read_text())
+    (tmp_path / "recipes").mkdir()
+    for path in (projects.ROOT / "recipes").glob("*.yaml"):
+        (tmp_path / "recipes" / path.name).write_text(path.read_text())
+    return tmp_path
+
+
+def test_a_recipe_changes_params_yaml_shows_it_and_keeps_the_comments(workshop, capsys):
+    (workshop / "clips.csv").write_text("path,label\n")
+    avrecog(workshop, "recipe", "esc10", "--annotation", workshop / "clips.csv")
+    out = capsys.readouterr().out
+    assert "+  models: [audio] " in out
+    text = (workshop / "params.yaml").read_text()
+    assert "# stage prepare (src/avrecog/manifests/prepare.py)" in text
+    values = YAML(typ="safe").load(text)
+    assert values["data"]["annotation"] == str(workshop / "clips.csv")
+    assert values["video"] is None
+    assert values["train"]["momentum"] == 0.9
+    avrecog(workshop, "recipe", "esc10", "--annotation", workshop / "clips.csv")
+    assert "is recipe esc10 already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "there is no recipes/nothing.yaml; recipes: esc10, grid"),
+        (["esc10"], "say where the clips are: avrecog recipe esc10 --annotation PATH"),
+        (["esc10", "--annotation", "gone.csv"], "--annotation: gone.csv does not exist"),
+    ],
+)
+def test_a_recipe_that_cannot_be_applied_says_why(workshop, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        avrecog(workshop, "recipe", *arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_a_recipe_with_a_section_of_its_own_is_refused(workshop, capsys):
+    (workshop / "recipes/odd.yaml").write_text("trian: {lr: 1.0}\n")
+    with pytest.raises(SystemExit):
+        avrecog(workshop, "recipe", "odd")
+    assert "trian is no section of params.yaml" in capsys.readouterr().err
+
+
+def test_fuse_prints_the_metrics_of_fixed_coefficients(tmp_path, capsys):
+    (tmp_path / "params.yaml").write_text((projects.ROOT / "params.yaml").read_text())
+    generator = np.random.default_rng(0)
+    for model in ("a", "b"):
+        scores = generator.dirichlet(np.ones(3), 20).astype(np.float32)
+        ids, labels = np.array([f"c{i}" for i in range(20)]), np.arange(20) % 3
+        table = ScoreTable(ids, labels, scores, ("x", "y", "z"), "probabilities", model, "test")
+        write_scores(tmp_path / f"{model}.npz", table)
+    avrecog(tmp_path, "fuse", "--scores", "a.npz", "b.npz", "--coefficients", 1, 1)
+    assert "top-1" in capsys.readouterr().out.lower()
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (projects.ROOT / "recipes").glob("*.yaml") if path.stem != "demo_clips")
+)
+def test_every_recipe_makes_a_valid_params_yaml(workshop, name, capsys):
+    (workshop / "clips.csv").write_text("path,label\n")
+    avrecog(workshop, "recipe", name, "--annotation", workshop / "clips.csv")
+    avrecog(workshop, "doctor")
+    assert "all is well" in capsys.readouterr().out
