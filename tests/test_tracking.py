@@ -111,12 +111,17 @@ def test_a_bug_keeps_its_traceback():
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_stage_with_a_line_and_its_code(capsys, number, code):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
+
     @entry_point
     def main():
         os.kill(os.getpid(), number)
         sys.exit("not reached")
 
-    with pytest.raises(SystemExit) as stop:
-        main()
+    try:
+        with pytest.raises(SystemExit) as stop:
+            main()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert stop.value.code == code
     assert "the same command goes on from here" in capsys.readouterr().err
