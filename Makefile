@@ -29,7 +29,7 @@ demo: $(READY) ## make the demo clips, run the pipeline on them, print the resul
 	@echo '      . .venv/bin/activate                     then, in this shell:'
 	@echo '      dvc exp run -S train.lr=0.08             try another learning rate'
 	@echo '      dvc exp show --drop ".*" --keep "results/metrics/fuse.json:.*|train.lr"'
-	@echo '      avrecog predict data/demo/*/*metal*.mp4  what a trained model makes of a file'
+	@echo '      avrecog predict FILE...                  what a trained model makes of a file'
 
 test: $(READY) ## run the tests (not the slow ones) and print the coverage
 	python -m pytest -m "not slow" --cov --cov-report=term
