@@ -168,7 +168,7 @@ def _fused_cost(results: Sequence[ModelResult]) -> dict[str, float | None]:
     gpu = [figure["gpu_memory_mib"] for figure in figures if figure["gpu_memory_mib"] is not None]
     return {
         "benchmark.videos_per_s": 1 / sum(1 / figure["videos_per_s"] for figure in figures),
-        "benchmark.latency_ms": sum(figure["latency_ms"]["median"] for figure in figures),
+        "benchmark.latency_ms.median": sum(figure["latency_ms"]["median"] for figure in figures),
         "benchmark.peak_memory_mib": max(figure["peak_memory_mib"] for figure in figures),
         "benchmark.gpu_memory_mib": max(gpu) if gpu else None,
         "benchmark.parameters": sum(figure["parameters"] for figure in figures),
