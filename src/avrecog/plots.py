@@ -97,7 +97,8 @@ def plot_fusion_curve(
     first, second = models
     with _figure(path, (7.2, 4.4)) as figure:
         axes = figure.add_subplot()
-        for (name, values), colour in zip(curves.items(), (BLUE, ORANGE, GREEN), strict=False):
+        colours = (BLUE, ORANGE, GREEN)[: len(curves)]
+        for (name, values), colour in zip(curves.items(), colours, strict=True):  # a fourth is an error, not left out
             axes.plot(weights, values, color=colour, label=name)
             at = {weight: float(np.interp(weight, weights, values)) for weight in (0.0, 0.5, 1.0, chosen)}
             axes.plot([0, 1], [at[0.0], at[1.0]], "o", color=colour, markersize=6, clip_on=False)

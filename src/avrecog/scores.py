@@ -181,7 +181,7 @@ def _in_order_of(first: ScoreTable, table: ScoreTable) -> ScoreTable:
 
 
 def _class_difference(one: Sequence[str], other: Sequence[str]) -> str:
-    for index, (a, b) in enumerate(zip(one, other, strict=False)):
+    for index, (a, b) in enumerate(zip(one, other)):  # noqa: B905  lists of unequal length are told below
         if a != b:
             return f"class {index} is {a!r} and {b!r}"
     return f"{len(one)} and {len(other)} of them"
