@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from avrecog.atomic import sole_writer
 from avrecog.benchmarking import BenchmarkConfig, benchmark_model
 from avrecog.config import load_params
 from avrecog.entry import entry_point
@@ -19,7 +20,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the figures")
     args = parser.parse_args()
     params = load_params(test=TestConfig, benchmark=BenchmarkConfig)
-    with tracked("benchmark", params, args.model) as run:
+    with sole_writer(args.out), tracked("benchmark", params, args.model) as run:
         run.log(benchmark_model(args.model, args.checkpoints, params.test, params.benchmark, args.out))
 
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from avrecog.atomic import sole_writer
 from avrecog.config import load_params
 from avrecog.entry import entry_point
 from avrecog.fusion import FuseConfig
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("--plots", type=Path, required=True, help="folder for the pictures")
     args = parser.parse_args()
     params = load_params(pipeline=PipelineConfig, fuse=FuseConfig)
-    with tracked("fuse", params) as run:
+    with sole_writer(args.metrics), tracked("fuse", params) as run:
         run.log(fuse_models(params.pipeline.models, args.scores, params.fuse, args.metrics, args.study, args.plots))
 
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from avrecog.atomic import sole_writer
 from avrecog.config import load_params
 from avrecog.entry import entry_point
 from avrecog.manifests.prepare import DataConfig, prepare
@@ -16,7 +17,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables (and the demo's clips)")
     args = parser.parse_args()
     params = load_params(data=DataConfig)
-    with tracked("prepare", params) as run:
+    with sole_writer(args.out), tracked("prepare", params) as run:
         run.log(prepare(params.data, args.out))
 
 

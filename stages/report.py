@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from avrecog.atomic import sole_writer
 from avrecog.config import load_params
 from avrecog.entry import entry_point
 from avrecog.models.build import PipelineConfig
@@ -20,7 +21,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="Markdown file for the table")
     args = parser.parse_args()
     params = load_params(pipeline=PipelineConfig)
-    with tracked("report", params) as run:
+    with sole_writer(args.out), tracked("report", params) as run:
         run.log(write_report(params.pipeline.models, args.models, args.metrics, args.plots, args.out, log_row))
 
 

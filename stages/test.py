@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from avrecog.atomic import sole_writer
 from avrecog.config import load_params
 from avrecog.entry import entry_point
 from avrecog.evaluation import evaluate_model
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--plots", type=Path, required=True, help="folder for pictures and tables")
     args = parser.parse_args()
     params = load_params(test=TestConfig)
-    with tracked("test", params, args.model) as run:
+    with sole_writer(args.scores), tracked("test", params, args.model) as run:
         run.log(
             evaluate_model(args.model, args.checkpoints, args.data, params.test, args.scores, args.metrics, args.plots)
         )

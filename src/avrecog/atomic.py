@@ -8,16 +8,19 @@ from pathlib import Path
 
 from avrecog.errors import LockError
 
+PARTIAL = ".partial-"  # how the names of temporary files begin
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it becomes `path` when the block ends, and is removed if it raises.
 
-    A kill at any moment leaves the old file or the new one, never a part. The temporary name keeps the ending, which
-    some writers go by.
+    A kill at any moment leaves the old file or the new one, never a part of it under its name; the temporary file that
+    it leaves is removed by the next `sole_writer` of the folder. The temporary name keeps the ending, which some
+    writers go by.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     try:
         yield temporary
         sync(temporary)
@@ -38,10 +41,10 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder` while the block runs.
+    """Hold the lock of `folder` (or of a file) while the block runs.
 
     The lock file stands beside the folder and names the holder's process id. The operating system frees it when the
-    process ends, however it ends.
+    process ends, however it ends. Temporary files that a killed writer left in the folder are removed first.
 
     Raises:
         LockError: if another process holds it.
@@ -59,6 +62,13 @@ def sole_writer(folder: Path) -> Iterator[None]:
             ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        remove_leftovers(folder)
         yield
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a killed writer of `folder` left in it; who calls this holds its lock."""
+    for leftover in folder.glob(f"{PARTIAL}*"):
+        leftover.unlink()

@@ -18,6 +18,7 @@ from avrecog.config import Count, PositiveNumber, plain, section
 from avrecog.errors import ConfigError
 from avrecog.hardware import (
     device_name,
+    explained_out_of_memory,
     gpu_memory_mib,
     on_device,
     peak_memory_mib,
@@ -65,7 +66,8 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
     macs = count_macs(model)
     variants = []
     for variant in config.variants:
-        figures = _time_variant(variant, model, n_views, precision, device, config)
+        with explained_out_of_memory("lower benchmark.batch_sizes"):
+            figures = _time_variant(variant, model, n_views, precision, device, config)
         log.info("benchmark %s %s: %s", name, variant, figures)
         variants.append({"variant": variant, **figures})
     chosen = next(row for row in variants if row["variant"] == config.report)

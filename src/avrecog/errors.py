@@ -37,6 +37,14 @@ class TrainingError(AvrecogError):
     """Training can't start or can't go on."""
 
 
+class DivergedError(TrainingError):
+    """The loss has exploded or is no number."""
+
+
+class OutOfMemoryError(AvrecogError):
+    """The device's memory does not hold what was asked for."""
+
+
 class LockError(AvrecogError):
     """Another process is writing the same folder."""
 

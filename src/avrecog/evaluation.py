@@ -11,7 +11,15 @@ import numpy as np
 from avrecog.atomic import atomic_path
 from avrecog.datasets.augment import AugmentConfig
 from avrecog.errors import CheckpointError
-from avrecog.hardware import device_name, gpu_memory_mib, on_device, peak_memory_mib, pick_device, synchronise
+from avrecog.hardware import (
+    device_name,
+    explained_out_of_memory,
+    gpu_memory_mib,
+    on_device,
+    peak_memory_mib,
+    pick_device,
+    synchronise,
+)
 from avrecog.inference import folded, load_model
 from avrecog.inputs import LabelledClips, open_split
 from avrecog.metrics import classification_metrics, confusion_matrix, per_class_table, reliability_bins
@@ -47,9 +55,10 @@ def evaluate_model(
         clips, left_out = open_split(model.config, model.front_end, data / "features", tables, split, AugmentConfig())
         n_left_out += left_out
         began = time.perf_counter()
-        values = predict_scores(
-            network, clips, config.n_clips, config.batch_size, device, config.average_clips, progress=True
-        )
+        with explained_out_of_memory("lower test.batch_size"):
+            values = predict_scores(
+                network, clips, config.n_clips, config.batch_size, device, config.average_clips, progress=True
+            )
         synchronise(device)
         seconds = time.perf_counter() - began  # of the last split, test
         results[split] = ScoreTable(

@@ -1,12 +1,16 @@
 """What the machine is and how much of it a stage used."""
 
+import contextlib
 import os
 import platform
 import resource
 import sys
+from collections.abc import Iterator
 
 import torch
 from torch import nn
+
+from avrecog.errors import OutOfMemoryError
 
 
 def pick_device() -> torch.device:
@@ -61,6 +65,26 @@ def peak_memory_mib() -> float:
 def gpu_memory_mib() -> float | None:
     """The most GPU memory that tensors of this process have held, in MiB; None without a GPU."""
     return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+
+
+@contextlib.contextmanager
+def explained_out_of_memory(advice: str) -> Iterator[None]:
+    """Within the block, memory that can't be had becomes an error that says what to lower.
+
+    Raises:
+        OutOfMemoryError: with the `advice`.
+        RuntimeError: as it came, where it isn't about memory.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemoryError(f"out of memory ({error}); {advice}") from None
+    except RuntimeError as error:
+        on_gpu = isinstance(error, torch.OutOfMemoryError)
+        if not on_gpu and "can't allocate memory" not in str(error):
+            raise
+        reason = str(error).split("\n")[0].split(". GPU ")[0]
+        raise OutOfMemoryError(f"out of {'GPU ' if on_gpu else ''}memory ({reason}); {advice}") from None
 
 
 def _processor() -> str:

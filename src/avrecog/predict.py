@@ -9,6 +9,9 @@ from tqdm import tqdm
 
 from avrecog.config import Count, Flag, section
 from avrecog.datasets.clips import ClipDataset
+from avrecog.processes import Processes
+
+ALONE = Processes()
 
 
 @section
@@ -31,6 +34,7 @@ def predict_scores(
     batch_size: int,
     device: torch.device,
     average: Literal["prob", "score"],
+    processes: Processes = ALONE,
     progress: bool = False,
 ) -> np.ndarray:
     """Scores of every clip: the mean over its views.
@@ -42,18 +46,21 @@ def predict_scores(
         batch_size: views in a batch.
         device: where the model is.
         average: `prob`: softmax first, which gives probabilities; `score`: logits.
+        processes: that share the work; each gets all the scores.
         progress: whether to show a bar.
 
     Returns: (N, K) float32, rows in the order of `dataset.clip_ids`.
     """
     views = dataset.views(n_views)
-    batches = [views[begin : begin + batch_size] for begin in range(0, len(views), batch_size)]
+    share = np.array_split(views, processes.n)[processes.rank]
+    batches = [share[begin : begin + batch_size] for begin in range(0, len(share), batch_size)]
     scores = []
     with torch.inference_mode():
         for batch in tqdm(batches, unit="batch", desc="test", disable=not progress, mininterval=1):
             logits = model(*dataset.view_batch(batch, device)).float()
             scores.append(logits.softmax(dim=1) if average == "prob" else logits)
-    each = torch.cat(scores).cpu().numpy().astype(np.float64)
+    shares = processes.gather(torch.cat(scores).cpu().numpy() if scores else None)
+    each = np.concatenate([part for part in shares if part is not None]).astype(np.float64)
     total = np.zeros((len(dataset), each.shape[1]))
     np.add.at(total, views[:, 0], each)
     count = np.bincount(views[:, 0], minlength=len(dataset))

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from avrecog.atomic import atomic_path
+from avrecog.atomic import atomic_path, remove_leftovers
 from avrecog.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class StoreWriter:
         self._begun = {**self.header, "source": source}
         self.stored: dict[str, int] = {}  # clip_id -> rows
         self._open = True
+        remove_leftovers(folder)
         if (folder / "unfinished.json").exists() and _header(folder / "unfinished.json") == self._begun:
             self._take_up()
         else:

@@ -1,9 +1,14 @@
 """A training that was stopped goes on, and only then."""
 
+import os
+import signal
+import time
+
 import pytest
 
 import projects
 from avrecog.checkpoints import load_checkpoint
+from avrecog.training import loop, stopping
 from avrecog.training import train as training
 
 
@@ -29,8 +34,128 @@ def test_a_stopped_training_goes_on_and_ends_on_the_same_bytes(project, monkeypa
     assert load_checkpoint(project / "models/audio/last.ckpt")["epoch"] == 2
     with caplog.at_level("INFO"):
         projects.run(project, "train", "audio")
-    assert "going on after epoch 2" in caplog.text
+    assert "going on after epoch 2, step 0" in caplog.text
     assert {path.name: path.read_bytes() for path in (project / "models/audio").iterdir()} == unbroken
+
+
+def signal_in_step(monkeypatch, number, step):
+    """Send this process a signal while it works on a step (the epochs' steps counted on)."""
+    loss = loop.Trainer._loss
+    steps = iter(range(1, 1000))
+
+    def signalled(*arguments):
+        if next(steps) == step:
+            os.kill(os.getpid(), number)
+        return loss(*arguments)
+
+    monkeypatch.setattr(loop.Trainer, "_loss", signalled)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_in_an_epoch_saves_the_state_after_that_step(project, monkeypatch, caplog, number, code):
+    unbroken = {path.name: path.read_bytes() for path in (project / "models/audio").iterdir()}
+    with monkeypatch.context() as patch:
+        signal_in_step(patch, number, 6)  # of 4 steps an epoch
+        with caplog.at_level("INFO"), pytest.raises(SystemExit) as stop:
+            projects.run(project, "train", "audio")
+    assert stop.value.code == code
+    assert "stopped after epoch 1, step 2; saved" in caplog.text
+    with caplog.at_level("INFO"):
+        projects.run(project, "train", "audio")
+    assert "going on after epoch 1, step 2" in caplog.text
+    assert {path.name: path.read_bytes() for path in (project / "models/audio").iterdir()} == unbroken
+
+
+def test_a_step_that_does_not_end_is_cut_off_and_the_last_state_stays(project, monkeypatch):
+    loss = loop.Trainer._loss
+
+    def endless(trainer, *arguments):
+        if trainer.epochs_done == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        return loss(trainer, *arguments)
+
+    monkeypatch.setattr(loop.Trainer, "_loss", endless)
+    monkeypatch.setattr(stopping, "GRACE_S", 0.2)
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as stop:
+        projects.run(project, "train", "audio")
+    assert stop.value.code == 143
+    assert time.monotonic() - began < 30
+    assert load_checkpoint(project / "models/audio/last.ckpt")["epoch"] == 1
+
+
+def hours_after_steps(monkeypatch, n_steps):
+    """A clock that jumps by an hour once so many steps are done."""
+    steps = iter(range(1, 1000))
+    jump = [0.0]
+    loss = loop.Trainer._loss
+
+    def counted(*arguments):
+        if next(steps) == n_steps:
+            jump[0] = 3600.0
+        return loss(*arguments)
+
+    clock = time.perf_counter
+    monkeypatch.setattr(loop.Trainer, "_loss", counted)
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock() + jump[0])
+
+
+def test_max_hours_ends_in_good_order_and_goes_on_once_it_is_raised(project, monkeypatch, caplog):
+    unbroken = {path.name: path.read_bytes() for path in (project / "models/audio").iterdir()}
+    projects.write_params(project, projects.SMALL, {"train": {"max_hours": 1.0}})
+    with monkeypatch.context() as patch, caplog.at_level("INFO"):
+        hours_after_steps(patch, 10)
+        projects.run(project, "train", "audio")  # exits well
+    assert len((project / "models/audio/history.csv").read_text().splitlines()) == 1 + 2
+    assert load_checkpoint(project / "models/audio/best.ckpt")["epoch"] <= 2
+    projects.run(project, "test", "audio")
+    projects.write_params(project, projects.SMALL, {"train": {"max_hours": 2.0}})
+    with caplog.at_level("INFO"):
+        projects.run(project, "train", "audio")
+    assert "going on after epoch 2, step 2" in caplog.text
+    names = ["best.ckpt", "last.ckpt", "history.csv"]
+    assert {name: (project / "models/audio" / name).read_bytes() for name in names} == {
+        name: unbroken[name] for name in names
+    }
+
+
+def test_a_training_that_ended_at_max_hours_is_begun_anew_with_the_same_limit(project, monkeypatch, caplog):
+    projects.write_params(project, projects.SMALL, {"train": {"max_hours": 1.0}})
+    with monkeypatch.context() as patch:
+        hours_after_steps(patch, 10)
+        projects.run(project, "train", "audio")
+    with caplog.at_level("INFO"):
+        projects.run(project, "train", "audio")
+    assert "it had ended at train.max_hours" in caplog.text
+
+
+def test_max_hours_before_the_first_validation_is_an_error_and_loses_nothing(project, monkeypatch, capsys, caplog):
+    projects.write_params(project, projects.SMALL, {"train": {"max_hours": 1.0}})
+    with monkeypatch.context() as patch:
+        hours_after_steps(patch, 2)
+        with pytest.raises(SystemExit) as stop:
+            projects.run(project, "train", "audio")
+    assert stop.value.code == 1
+    assert "train.max_hours (1) ended before the first validation; raise it" in capsys.readouterr().err
+    projects.write_params(project, projects.SMALL, {"train": {"max_hours": 2.0}})
+    with caplog.at_level("INFO"):
+        projects.run(project, "train", "audio")
+    assert "going on after epoch 0, step 2" in caplog.text
+
+
+def test_a_training_that_diverges_keeps_its_state_and_names_the_clips(project, capsys):
+    projects.write_params(
+        project, projects.SMALL, {"train": {"lr": 1e9, "warmup_epochs": 0, "clip_grad_norm": None, "ema_decay": None}}
+    )
+    with pytest.raises(SystemExit) as stop:
+        projects.run(project, "train", "audio")
+    assert stop.value.code == 1
+    message = capsys.readouterr().err
+    assert "the training loss is" in message
+    assert "look at the clips of that batch: " in message
+    assert "Traceback" not in message
+    assert load_checkpoint(project / "models/audio.diverged.ckpt")["state"]["steps_done"] >= 1
 
 
 def test_a_finished_training_is_begun_anew(project, caplog):

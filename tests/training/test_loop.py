@@ -8,9 +8,10 @@ from tqdm import tqdm
 from avrecog.config import validate
 from avrecog.datasets.audio import AudioClips
 from avrecog.datasets.augment import AudioAugmentConfig
-from avrecog.errors import TrainingError
+from avrecog.errors import DivergedError, OutOfMemoryError
 from avrecog.logmel import LogMelConfig
 from avrecog.models.audio_resnet import AudioResNet
+from avrecog.processes import Processes
 from avrecog.store import MemoryStore
 from avrecog.training.loop import Trainer
 from avrecog.training.settings import TrainConfig
@@ -33,7 +34,7 @@ def dataset(n=24, seed=0):
 def trainer(**changes):
     torch.manual_seed(0)
     settings = {"epochs": 4, "batch_size": 8, "base_batch_size": 8, "lr": 0.02, "warmup_epochs": 0.5, **changes}
-    return Trainer(AudioResNet(10, 2, width=8, dropout=0.2), validate(TrainConfig, settings, "train"))
+    return Trainer(AudioResNet(10, 2, width=8, dropout=0.2), validate(TrainConfig, settings, "train"), Processes())
 
 
 def fit(trained, train=None, val=None):
@@ -105,11 +106,102 @@ def test_the_average_is_what_is_evaluated_and_training_goes_on_with_the_weights(
     assert not torch.equal(averaged["fc.weight"], current["fc.weight"])
 
 
-def test_a_loss_that_is_no_number_stops_the_training_with_the_rate_in_force():
+def test_a_loss_that_is_no_number_stops_at_its_step_and_names_the_clips_of_the_batch():
     broken = dataset()
-    broken._values[:] = np.nan
-    with pytest.raises(TrainingError, match=r"training loss of epoch 1 is nan; lower train\.lr \(in force: 0\.02\)"):
-        fit(trainer(), train=broken)
+    broken._values[50 * 7 : 50 * 8] = np.nan
+    trained = trainer()
+    with pytest.raises(DivergedError, match=r"loss is nan at step \d of 3 of epoch 1; lower train\.lr .*0\.02") as stop:
+        fit(trained, train=broken)
+    named = str(stop.value).split(": ")[-1].split(", ")
+    assert "clip7" in named
+    assert len(named) == 8
+    assert all(value.isfinite().all() for name, value in trained.state()["model"].items() if name.endswith("fc.weight"))
+
+
+def test_a_loss_that_explodes_stops_the_training():
+    with pytest.raises(DivergedError, match="the training loss is .* at step"):
+        fit(trainer(lr=1e6, clip_grad_norm=None, warmup_epochs=0))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has"), "out of GPU memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), "out of memory"),
+        (MemoryError("Unable to allocate 3 TiB"), "out of memory"),
+    ],
+)
+def test_out_of_memory_says_what_to_lower(error, words, monkeypatch):
+    trained = trainer()
+
+    def fall_over(*_):
+        raise error
+
+    monkeypatch.setattr(trained.bare_model, "forward", fall_over)
+    with pytest.raises(OutOfMemoryError, match=rf"{words} .*; lower train\.batch_size"):
+        fit(trained)
+
+
+def test_an_error_of_ours_in_the_model_stays_what_it_is(monkeypatch):
+    trained = trainer()
+
+    def fall_over(*_):
+        raise RuntimeError("shapes")
+
+    monkeypatch.setattr(trained.bare_model, "forward", fall_over)
+    with pytest.raises(RuntimeError, match="shapes"):
+        fit(trained)
+
+
+def test_an_error_while_a_batch_is_made_names_the_clip(monkeypatch):
+    train = dataset()
+    make = train.training_batch
+
+    def fail_on_five(indices, draw, device):
+        if 5 in indices:
+            raise ValueError("cut off")
+        return make(indices, draw, device)
+
+    monkeypatch.setattr(train, "training_batch", fail_on_five)
+    with pytest.raises(ValueError, match="cut off") as stop:
+        fit(trainer(), train=train)
+    assert stop.value.__notes__ == ["while making a training batch of clip clip5"]
+
+
+@pytest.mark.parametrize("n_steps", [1, 4, 6])
+def test_a_training_told_to_stop_between_two_steps_goes_on_from_that_step(n_steps):
+    changes = {"ema_decay": 0.9, "augment": {"mixup_alpha": 0.3}}
+    unbroken = fit(trainer(**changes))
+    broken, asked = trainer(**changes), iter(range(100))
+    done = broken.fit(
+        dataset(), dataset(12, seed=1), lambda row: None, tqdm(disable=True), lambda: next(asked) == n_steps
+    )
+    assert not done
+    assert 3 * broken.epochs_done + broken.steps_done == n_steps
+    resumed = trainer(**changes)
+    resumed.load_state(torch.load(_saved(broken.state()), weights_only=True))
+    fit(resumed)
+    assert resumed.history == unbroken.history
+    for name, value in unbroken.evaluated_weights().items():
+        assert torch.equal(resumed.evaluated_weights()[name], value), name
+
+
+def test_a_training_interrupted_in_its_validation_validates_when_it_goes_on(monkeypatch):
+    unbroken = fit(trainer(ema_decay=0.9))
+    broken, signalled = trainer(ema_decay=0.9), []
+
+    def interrupt(*_):
+        signalled.append(True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("avrecog.training.loop.predict_scores", interrupt)
+        done = broken.fit(dataset(), dataset(12, seed=1), lambda row: None, tqdm(disable=True), lambda: bool(signalled))
+    assert not done
+    assert (broken.epochs_done, broken.steps_done) == (0, 3)
+    resumed = trainer(ema_decay=0.9)
+    resumed.load_state(torch.load(_saved(broken.state()), weights_only=True))
+    assert fit(resumed).history == unbroken.history
 
 
 def test_no_batch_is_ever_a_single_clip():

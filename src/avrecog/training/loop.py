@@ -1,4 +1,8 @@
-"""The training loop: it knows batches, a model and a recipe, and is handed what to do at the end of an epoch."""
+"""The training loop: it knows batches, a model and a recipe, and is handed what to do at the end of an epoch.
+
+Under torchrun every process runs it: each takes its share of every batch, the gradients are averaged, and batch norm
+sees the whole batch, so that the number of processes changes no more than the last digits.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,34 +15,63 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from avrecog.datasets.augment import draw_mixup
+from avrecog.datasets.augment import MixupDraw, draw_mixup
 from avrecog.datasets.clips import ClipDataset, epoch_generator
-from avrecog.errors import TrainingError
-from avrecog.hardware import on_device, precision_in_force
+from avrecog.errors import ConfigError, DivergedError
+from avrecog.hardware import explained_out_of_memory, on_device, precision_in_force
 from avrecog.metrics import log_loss, top_k_accuracy
 from avrecog.predict import predict_scores
+from avrecog.processes import Processes
 from avrecog.training.optim import WeightAverage, learning_rate, make_optimizer
 from avrecog.training.settings import TrainConfig
+from avrecog.training.synchronised import synchronise_batch_norm
 
 Row = dict[str, float]
 
+CHANCES = 1000  # a loss so many times that of guessing has exploded
+GPU_CHECKS_EVERY = 20  # steps; looking at a loss waits for the GPU
+
+UNREADABLE = (OSError, RuntimeError, ValueError, IndexError)  # what reading a clip may raise
+
+OUT_OF_MEMORY = (
+    "lower train.batch_size (the learning rate follows by linear scaling), the model's input (mel_frames, n_segments, "
+    "crop_height, crop_width) or its width and depth, or set train.precision: bf16-mixed"
+)
+
 
 class Trainer:
-    """Trains a model epoch by epoch; `state` and `load_state` hold all that going on needs."""
+    """Trains a model epoch by epoch; `state` and `load_state` hold all that going on needs.
 
-    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
-        """Put the model on the device and make its optimiser."""
-        self.config = config
-        self.fabric = Fabric(accelerator="auto", devices=1, precision=cast(Any, precision_in_force(config.precision)))
+    Between two steps the state is whole, and a training that goes on from it ends on the same numbers.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig, processes: Processes) -> None:
+        """Put the model on the device and make its optimiser.
+
+        Raises:
+            ConfigError: if the batch norm of the model can't see the whole batch with several processes.
+        """
+        self.config, self.processes = config, processes
+        self.fabric = Fabric(
+            accelerator="auto",
+            devices=processes.n_on_this_machine,
+            num_nodes=processes.n // processes.n_on_this_machine,
+            strategy="auto" if processes.n == 1 else "ddp",
+            precision=cast(Any, precision_in_force(config.precision)),
+        )
+        self.fabric.launch()
         torch.use_deterministic_algorithms(config.deterministic)
         torch.backends.cudnn.benchmark = not config.deterministic
         self.device = self.fabric.device
+        if processes.n > 1:
+            model = synchronise_batch_norm(model, self.device)
         self.bare_model = on_device(model, self.device)
         optimizer = make_optimizer(self.bare_model, config)
         run_model = torch.compile(self.bare_model) if config.compile else self.bare_model
         self.model, self.optimizer = self.fabric.setup(run_model, optimizer)
         self.average = WeightAverage(self.bare_model, config.ema_decay) if config.ema_decay is not None else None
         self.history: list[Row] = []
+        self._begin_epoch()
 
     @property
     def epochs_done(self) -> int:
@@ -51,22 +84,42 @@ class Trainer:
         val: ClipDataset[Any],
         after_epoch: Callable[[Row], None],
         progress: tqdm,  # type: ignore[type-arg]
-    ) -> None:
-        """Train the epochs that are left; `after_epoch` is called with the newest row of the history after each.
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Train the epochs that are left; whether all are done.
+
+        Args:
+            train: clips to learn from.
+            val: clips to validate on.
+            after_epoch: called with the newest row of the history after each epoch.
+            progress: a bar, in epochs.
+            should_stop: asked before every step. Where it says so the training ends, and `state` holds the epoch that
+                is under way.
 
         Raises:
-            TrainingError: if the loss stops being a finite number.
+            DivergedError: if the loss explodes or stops being a number.
+            ConfigError: if a batch has fewer clips than there are processes.
+            KeyboardInterrupt: as it came, where `should_stop` does not ask for it.
         """
         while self.epochs_done < self.config.epochs:
-            row = self._epoch(train, progress)
+            if not self._epoch(train, progress, should_stop):
+                return False
+            row = self._row(len(train))
             last = self.epochs_done + 1 == self.config.epochs
             if last or (self.epochs_done + 1) % self.config.val_interval == 0:
-                row |= self.validate(val)
+                try:
+                    row |= self.validate(val)
+                except KeyboardInterrupt:
+                    if self.processes.n == 1 and should_stop():
+                        return False
+                    raise
             self.history.append(row)
+            self._begin_epoch()
             after_epoch(row)
             shown = {"loss": f"{row['train_loss']:.3f}", "val": f"{row['val_top1']:.3f}" if "val_top1" in row else "-"}
             progress.set_postfix(shown)
             progress.update()
+        return True
 
     def evaluated_weights(self) -> dict[str, Tensor]:
         """The weights that are tested: the average where one is kept, on the CPU, in plain memory order."""
@@ -80,6 +133,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
             "history": self.history,
+            "steps_done": self.steps_done,
+            "sums": self._sums,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -89,6 +144,10 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.history = list(state["history"])
+        self.steps_done = int(state["steps_done"])
+        self._sums.copy_(state["sums"])
+        if not self.processes.is_first:
+            self._sums.zero_()  # the first carries what all had summed
 
     def validate(self, val: ClipDataset[Any]) -> Row:
         """Loss and top-1 of the evaluated weights on the middle view of each clip."""
@@ -96,65 +155,163 @@ class Trainer:
         if self.average is not None:
             self.bare_model.load_state_dict(self.average.weights)
         self.bare_model.eval()
-        with self.fabric.autocast():
-            probabilities = predict_scores(self.bare_model, val, 1, self.config.batch_size, self.device, "prob")
-        self.bare_model.train()
-        if self.average is not None:
-            self.bare_model.load_state_dict(current)
+        try:
+            with self.fabric.autocast(), explained_out_of_memory(OUT_OF_MEMORY):
+                probabilities = predict_scores(
+                    self.bare_model, val, 1, self.config.batch_size, self.device, "prob", self.processes
+                )
+        finally:
+            self.bare_model.train()
+            if self.average is not None:
+                self.bare_model.load_state_dict(current)
         return {
             "val_loss": log_loss(probabilities, val.labels),
             "val_top1": top_k_accuracy(probabilities, val.labels, 1),
         }
 
-    def _epoch(self, train: ClipDataset[Any], progress: tqdm) -> Row:  # type: ignore[type-arg]
-        config, epoch = self.config, self.epochs_done
+    def _begin_epoch(self) -> None:
+        self.steps_done = 0
+        self._sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of the losses and of the right answers
+
+    def _row(self, n_clips: int) -> Row:
+        """What the epoch under way has come to, all its steps done."""
+        loss_sum, n_right = (sum(each) for each in zip(*self.processes.gather(self._sums.tolist()), strict=True))
+        n_steps, epoch = self.steps_done, self.epochs_done
+        return {
+            "epoch": epoch + 1,
+            "lr": learning_rate(epoch + (n_steps - 0.5) / n_steps, self.config),
+            "train_loss": loss_sum / n_clips,
+            "train_top1": n_right / n_clips,
+        }
+
+    def _epoch(
+        self,
+        train: ClipDataset[Any],
+        progress: tqdm,  # type: ignore[type-arg]
+        should_stop: Callable[[], bool],
+    ) -> bool:
+        """Train the steps of an epoch that are left; False if told to stop before the last.
+
+        Raises:
+            ConfigError: if a batch has fewer clips than there are processes.
+        """
+        config, epoch, processes = self.config, self.epochs_done, self.processes
         order = epoch_generator(config.seed, epoch, 0).permutation(len(train))
         batches = np.array_split(order, math.ceil(len(train) / config.batch_size))
+        if min(len(batch) for batch in batches) < processes.n:
+            raise ConfigError(
+                f"params.yaml: a batch has {min(len(batch) for batch in batches)} clips, fewer than the {processes.n} "
+                f"processes; raise train.batch_size or start fewer"
+            )
         draw = train.draw(config.seed, epoch)
         alpha = config.augment.mixup_alpha
         mixup = draw_mixup(epoch_generator(config.seed, epoch, 2), len(train), alpha) if alpha > 0 else None
-        torch.manual_seed(config.seed * 1_000_003 + epoch)  # dropout; a restart draws the same
+        losses = torch.zeros(len(batches), device=self.device)
+        checked = self.steps_done
+        checks_every = 1 if self.device.type == "cpu" else GPU_CHECKS_EVERY
         self.model.train()
-        loss_sum = torch.zeros((), device=self.device)
-        n_right = torch.zeros((), device=self.device)
-        for number, indices in enumerate(batches):
-            lr = learning_rate(epoch + (number + 0.5) / len(batches), config)
+        for step in range(self.steps_done, len(batches)):
+            if self._agreed_to_stop(step, checks_every, should_stop):
+                return False
+            lr = learning_rate(epoch + (step + 0.5) / len(batches), config)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            inputs = train.training_batch(indices, draw, self.device)
-            labels = torch.from_numpy(train.labels[indices]).to(self.device)
-            if mixup is None:
-                logits = self.model(*inputs)
-                loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-            else:
-                partner = mixup.partner[indices]
-                weight = torch.from_numpy(mixup.weight[indices]).to(self.device)
-                others = train.training_batch(partner, draw, self.device)
-                logits = self.model(*(_mixed(mine, other, weight) for mine, other in zip(inputs, others, strict=True)))
-                other_labels = torch.from_numpy(train.labels[partner]).to(self.device)
-                smoothing = config.label_smoothing
-                own = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
-                theirs = functional.cross_entropy(logits, other_labels, reduction="none", label_smoothing=smoothing)
-                loss = (weight * own + (1 - weight) * theirs).mean()
-            self.optimizer.zero_grad()
-            self.fabric.backward(loss)
-            if config.clip_grad_norm is not None:
-                self.fabric.clip_gradients(
-                    self.model, self.optimizer, max_norm=config.clip_grad_norm, error_if_nonfinite=False
-                )
-            self.optimizer.step()
+            # dropout; a restart draws the same
+            torch.manual_seed(((config.seed * 1_000_003 + epoch) * 1_000_003 + step) * 1_009 + processes.rank)
+            share = np.array_split(batches[step], processes.n)[processes.rank]
+            with explained_out_of_memory(OUT_OF_MEMORY):
+                loss, n_right = self._loss(train, share, draw, mixup)
+                losses[step] = loss.detach()
+                if (step + 1) % checks_every == 0 or step + 1 == len(batches):
+                    self._check(losses[checked : step + 1], checked, batches, train)
+                    checked = step + 1
+                self.optimizer.zero_grad()
+                self.fabric.backward(loss * (len(share) * processes.n / len(batches[step])))
+                if config.clip_grad_norm is not None:
+                    self.fabric.clip_gradients(
+                        self.model, self.optimizer, max_norm=config.clip_grad_norm, error_if_nonfinite=False
+                    )
+                self.optimizer.step()
             if self.average is not None:
                 self.average.update(self.bare_model)
-            loss_sum += loss.detach() * len(indices)
-            n_right += (logits.detach().argmax(dim=1) == labels).sum()
-            progress.set_postfix_str(f"batch {number + 1}/{len(batches)}", refresh=False)
-        train_loss = float(loss_sum) / len(train)
-        if not math.isfinite(train_loss):
-            raise TrainingError(
-                f"the training loss of epoch {epoch + 1} is {train_loss}; lower train.lr (in force: "
-                f"{config.scaled_lr:g}) or raise train.warmup_epochs"
-            )
-        return {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, "train_top1": float(n_right) / len(train)}
+            self._sums += torch.stack((loss.detach().double() * len(share), n_right.double()))
+            self.steps_done = step + 1
+            progress.set_postfix_str(f"batch {step + 1}/{len(batches)}", refresh=False)
+        return True
+
+    def _agreed_to_stop(self, step: int, checks_every: int, should_stop: Callable[[], bool]) -> bool:
+        """Whether any process has been told to stop; then the first one holds the sums of all."""
+        if self.processes.n == 1:
+            return should_stop()
+        if step % checks_every or not any(self.processes.gather(should_stop())):
+            return False
+        total = torch.tensor(self.processes.gather(self._sums.tolist()), dtype=torch.float64).sum(dim=0)
+        self._sums = total.to(self.device) if self.processes.is_first else torch.zeros_like(self._sums)
+        return True
+
+    def _loss(
+        self, train: ClipDataset[Any], indices: np.ndarray, draw: Any, mixup: MixupDraw | None
+    ) -> tuple[Tensor, Tensor]:
+        """The mean loss over the clips `indices`, and for how many the model was right."""
+        smoothing = self.config.label_smoothing
+        inputs = _batch(train, indices, draw, self.device)
+        labels = torch.from_numpy(train.labels[indices]).to(self.device)
+        if mixup is None:
+            logits = self.model(*inputs)
+            loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        else:
+            partner = mixup.partner[indices]
+            weight = torch.from_numpy(mixup.weight[indices]).to(self.device)
+            others = _batch(train, partner, draw, self.device)
+            logits = self.model(*(_mixed(mine, other, weight) for mine, other in zip(inputs, others, strict=True)))
+            other_labels = torch.from_numpy(train.labels[partner]).to(self.device)
+            own = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+            theirs = functional.cross_entropy(logits, other_labels, reduction="none", label_smoothing=smoothing)
+            loss = (weight * own + (1 - weight) * theirs).mean()
+        return loss, (logits.detach().argmax(dim=1) == labels).sum()
+
+    def _check(self, losses: Tensor, first_step: int, batches: list[np.ndarray], train: ClipDataset[Any]) -> None:
+        """Stop where a loss is not finite or has exploded, on any process.
+
+        Raises:
+            DivergedError: naming the step and the clips of its batch.
+        """
+        guessing = max(1.0, math.log(int(train.labels.max()) + 1))
+        for rank, values in enumerate(self.processes.gather(losses.tolist())):
+            for step, value in enumerate(values, start=first_step):
+                if not value <= CHANCES * guessing:  # NaN is not either
+                    share = np.array_split(batches[step], self.processes.n)[rank]
+                    ids = ", ".join(train.clip_ids[index] for index in share[:64])
+                    more = f" and {len(share) - 64} more" if len(share) > 64 else ""
+                    raise DivergedError(
+                        f"the training loss is {value:g} at step {step + 1} of {len(batches)} of epoch "
+                        f"{self.epochs_done + 1}; lower train.lr (in force: {self.config.scaled_lr:g}), raise "
+                        f"train.warmup_epochs, or look at the clips of that batch: {ids}{more}"
+                    )
+
+
+def _batch(train: ClipDataset[Any], indices: np.ndarray, draw: Any, device: torch.device) -> tuple[Tensor, ...]:
+    """A training batch.
+
+    Raises:
+        RuntimeError, ValueError, IndexError, OSError: as they came, with a note that names the clip.
+    """
+    try:
+        return train.training_batch(indices, draw, device)
+    except UNREADABLE as error:
+        if not isinstance(error, torch.OutOfMemoryError):
+            error.add_note(f"while making a training batch of clip {_blamed(train, indices, draw, device)}")
+        raise
+
+
+def _blamed(train: ClipDataset[Any], indices: np.ndarray, draw: Any, device: torch.device) -> str:
+    """The id of the first clip that fails alone too, or all ids."""
+    for index in indices:
+        try:
+            train.training_batch(np.array([index]), draw, device)
+        except UNREADABLE:
+            return train.clip_ids[index]
+    return ", ".join(train.clip_ids[index] for index in indices)
 
 
 def _mixed(mine: Tensor, other: Tensor, weight: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ class TrainConfig:
     deterministic: Flag = True  # only algorithms that give the same result each time
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"  # auto: bf16-mixed on a GPU that has it
     compile: Flag = False  # torch.compile the model
+    max_hours: PositiveNumber | None = None  # end in good order after so long, restarts included; null: no limit
     val_interval: Count = 1  # epochs between validations; the last epoch is always validated
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
 

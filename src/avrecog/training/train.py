@@ -1,12 +1,15 @@
 """Stage train: one model of the matrix, from stores to checkpoints."""
 
+import contextlib
 import csv
 import hashlib
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +23,15 @@ from avrecog.atomic import atomic_path, sole_writer
 from avrecog.checkpoints import load_checkpoint, save_checkpoint, transfer_weights
 from avrecog.config import plain
 from avrecog.datasets.augment import AugmentConfig
-from avrecog.errors import CheckpointError
+from avrecog.errors import CheckpointError, DivergedError, TrainingError
 from avrecog.hardware import precision_in_force
 from avrecog.inputs import FrontEnd, LabelledClips, open_split, open_store, standardise_inputs
 from avrecog.models.build import ModelConfig, build_model
 from avrecog.outcome import Outcome
+from avrecog.processes import processes
 from avrecog.training.loop import Row, Trainer
 from avrecog.training.settings import TrainConfig, settings_in_force
+from avrecog.training.stopping import StopSignals
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +49,11 @@ def train_model(
 ) -> Outcome:
     """Train model `name` and write `best.ckpt`, `last.ckpt`, `history.csv` and `config.yaml` into `out`.
 
-    A training that was killed goes on from its last epoch; a finished one, or one of other parameters or data, is begun
-    anew.
+    A training that was stopped by a signal goes on from its last step, one that was killed from its last epoch, one
+    that ended at `train.max_hours` from there once that is raised. A finished one, or one of other parameters or data,
+    is begun anew.
+
+    Under torchrun all processes call this, and the first one writes.
 
     Args:
         name: the model's name.
@@ -59,12 +67,14 @@ def train_model(
     Raises:
         ConfigError: if an override is wrong or the front end doesn't suit the model.
         LockError: if another process is training into `out`.
+        TrainingError: if the loss explodes, or `train.max_hours` ends before the first validation.
+        OutOfMemoryError: if the device can't hold the batch.
     """
     in_force, overridden = settings_in_force(train, config.train, name)
     _say_what_is_in_force(name, in_force, overridden)
     tables = LabelledClips.read(data)
-    with sole_writer(out):
-        return _train(name, config, in_force, front_end, tables, data / "features", out, log_epoch)
+    with sole_writer(out) if processes().is_first else contextlib.nullcontext(), StopSignals() as signals:
+        return _train(name, config, in_force, front_end, tables, data / "features", out, log_epoch, signals)
 
 
 def _train(
@@ -76,7 +86,13 @@ def _train(
     features: Path,
     out: Path,
     log_epoch: Callable[[int, Row], None],
+    signals: StopSignals,
 ) -> Outcome:
+    """Train; on a signal, save the state and do what it asks for.
+
+    Raises:
+        TrainingError: if the loss explodes, or the time ends before the first validation.
+    """
     began = time.perf_counter()
     train_clips, n_left_out = open_split(config, front_end, features, tables, "train", train.augment)
     val_clips, n_val_left_out = open_split(config, front_end, features, tables, "val", AugmentConfig())
@@ -84,7 +100,8 @@ def _train(
     model, fresh = _initial_model(config, len(tables.classes))
     if config.init_from is None:
         standardise_inputs(model, config, train_clips)
-    trainer = Trainer(model, train)
+    here = processes()
+    trainer = Trainer(model, train, here)
     description = {
         "model": name,
         "config": plain(config),
@@ -95,41 +112,82 @@ def _train(
     digest = _digest(
         description, plain(train), train_clips, val_clips, open_store(config, front_end, features).settings
     )
-    best = _resume(trainer, out, digest)
-    _write_config(out / "config.yaml", name, config, train, front_end)
+    limit_s = math.inf if train.max_hours is None else train.max_hours * 3600
+    progress = _take_up(trainer, out, digest, limit_s)
+    if here.is_first:
+        _write_config(out / "config.yaml", name, config, train, front_end)
 
-    def after_epoch(row: Row) -> None:
-        nonlocal best
-        finished = trainer.epochs_done == train.epochs
-        checkpoint = {
+    def seconds_so_far() -> float:
+        return progress.seconds + time.perf_counter() - began
+
+    def checkpoint(finished: bool) -> dict[str, Any]:
+        content = {
             **description,
             "weights": trainer.evaluated_weights(),
-            "epoch": int(row["epoch"]),
-            "metrics": dict(row),
+            "epoch": trainer.epochs_done,
+            "metrics": dict(trainer.history[-1]) if trainer.history else {},
         }
-        if "val_top1" in row and (row["val_top1"], -row["val_loss"]) > best:
-            best = (row["val_top1"], -row["val_loss"])
-            save_checkpoint(out / "best.ckpt", checkpoint)
         if not finished:
-            checkpoint["state"] = {**trainer.state(), "digest": digest, "code": _code_digest(), "best": list(best)}
+            state = {"digest": digest, "code": _code_digest(), "best": list(progress.best), "seconds": seconds_so_far()}
+            content["state"] = {**trainer.state(), **state}
+        return content
+
+    def after_epoch(row: Row) -> None:
+        if not here.is_first:
+            return
+        if "val_top1" in row and (row["val_top1"], -row["val_loss"]) > progress.best:
+            progress.best = (row["val_top1"], -row["val_loss"])
+            save_checkpoint(out / "best.ckpt", checkpoint(finished=True))
         _write_history(out / "history.csv", trainer.history)
-        save_checkpoint(out / "last.ckpt", checkpoint)
+        save_checkpoint(out / "last.ckpt", checkpoint(finished=trainer.epochs_done == train.epochs))
         log_epoch(int(row["epoch"]), {key: value for key, value in row.items() if key != "epoch"})
 
     first_epoch = trainer.epochs_done
-    progress = tqdm(total=train.epochs, initial=first_epoch, unit="epoch", desc=f"train {name}", mininterval=1)
-    trainer.fit(train_clips, val_clips, after_epoch, progress)
-    progress.close()
-    seconds = time.perf_counter() - began
-    best_row = max(
-        (row for row in trainer.history if "val_top1" in row), key=lambda row: (row["val_top1"], -row["val_loss"])
+    bar = tqdm(
+        total=train.epochs,
+        initial=first_epoch,
+        unit="epoch",
+        desc=f"train {name}",
+        mininterval=1,
+        disable=not here.is_first,
     )
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    try:
+        finished = trainer.fit(
+            train_clips,
+            val_clips,
+            after_epoch,
+            bar,
+            should_stop=lambda: signals.received is not None or seconds_so_far() > limit_s,
+        )
+    except DivergedError as error:
+        path = out.with_name(f"{out.name}.diverged.ckpt")
+        if here.is_first:
+            save_checkpoint(path, checkpoint(finished=False))
+        raise TrainingError(
+            f"{error}; the state at that moment is in {path}, that of the last whole epoch in {out}/last.ckpt"
+        ) from None
+    finally:
+        bar.close()
+    if not finished:
+        signals.wait()
+        if here.is_first:
+            save_checkpoint(out / "last.ckpt", checkpoint(finished=False))
+            log.info("%s: stopped after epoch %d, step %d; saved", out, trainer.epochs_done, trainer.steps_done)
+        signals.act()
+    validated = [row for row in trainer.history if "val_top1" in row]
+    if not validated:
+        raise TrainingError(
+            f"train.max_hours ({train.max_hours:g}) ended before the first validation; raise it, and the training goes "
+            f"on, or lower train.val_interval"
+        )
+    seconds = time.perf_counter() - began
+    best_row = max(validated, key=lambda row: (row["val_top1"], -row["val_loss"]))
     n_shorter = int(getattr(train_clips, "n_shorter", 0))
+    done = f"{train.epochs} epochs" if finished else f"{trainer.epochs_done} of {train.epochs} epochs"
     summary = (
-        f"{name}, {train.epochs} epochs of {len(train_clips):,} clips in {seconds:.0f} s: val top-1 "
-        f"{best_row['val_top1']:.3f} at epoch {best_row['epoch']:.0f} -> {out}; {n_left_out} training clips lack "
-        f"what the model needs, {n_shorter} are shorter than its window"
+        f"{name}, {done} of {len(train_clips):,} clips in {seconds:.0f} s: val top-1 "
+        f"{best_row['val_top1']:.3f} at epoch {best_row['epoch']:.0f} -> {out}; {n_left_out} "
+        f"training clips lack what the model needs, {n_shorter} are shorter than its window"
     )
     metrics: dict[str, float | None] = {
         "val.top1": best_row["val_top1"],
@@ -139,10 +197,12 @@ def _train(
         "n_val": len(val_clips),
         "n_left_out": n_left_out + n_val_left_out,
         "n_shorter_than_window": n_shorter,
-        "parameters": n_parameters,
-        "samples_per_s": len(train_clips) * (train.epochs - first_epoch) / seconds,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "samples_per_s": len(train_clips) * (trainer.epochs_done - first_epoch) / seconds,
     }
-    facts = {"precision": str(precision_in_force(train.precision)), "seed": str(train.seed)}
+    facts = {"precision": str(precision_in_force(train.precision)), "seed": str(train.seed), "processes": str(here.n)}
+    if not finished:
+        facts["stopped_by"] = "train.max_hours"
     if fresh:
         facts["fresh_weights"] = ", ".join(fresh)[:500]
     files = [out / "history.csv", out / "config.yaml"]
@@ -188,8 +248,11 @@ def _typical_rows(config: ModelConfig, front_end: FrontEnd, features: Path, clip
     return int(np.median(store.n_rows[store.positions(clip_ids)]))
 
 
-def _digest(description: Mapping[str, Any], train: Any, train_clips: Any, val_clips: Any, store_settings: Any) -> str:
+def _digest(
+    description: Mapping[str, Any], train: Mapping[str, Any], train_clips: Any, val_clips: Any, store_settings: Any
+) -> str:
     """What a training hangs on: parameters, clips, labels and store. Another digest means another training."""
+    train = {key: value for key, value in train.items() if key != "max_hours"}  # raising it goes on
     clips = [list(map(str, part.clip_ids)) + part.labels.tolist() for part in (train_clips, val_clips)]
     text = json.dumps([description, train, clips, store_settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -204,11 +267,28 @@ def _code_digest() -> str:
     return digest.hexdigest()
 
 
-def _resume(trainer: Trainer, out: Path, digest: str) -> tuple[float, float]:
-    """Bring the trainer to where a killed training of the same digest was; (best val top-1, minus its loss) so far.
+@dataclass
+class _Progress:
+    """How far a training had come before this process, beside what the trainer knows."""
 
-    Anything else in `out` is removed.
-    """
+    best: tuple[float, float] = (-1.0, 0.0)  # the highest val top-1, minus its loss
+    seconds: float = 0.0  # spent before
+
+
+def _take_up(trainer: Trainer, out: Path, digest: str, limit_s: float) -> _Progress:
+    """Bring the trainer to where a stopped training of the same digest was. Anything else in `out` is removed."""
+    state = _state_to_go_on_from(out, digest, limit_s) if trainer.processes.is_first else None
+    state = trainer.processes.from_first(state)
+    if state is None:
+        return _Progress()
+    trainer.load_state(state)
+    log.info("%s: going on after epoch %d, step %d", out, trainer.epochs_done, trainer.steps_done)
+    best_top1, best_loss = state["best"]
+    return _Progress((best_top1, best_loss), state["seconds"])
+
+
+def _state_to_go_on_from(out: Path, digest: str, limit_s: float) -> dict[str, Any] | None:
+    """The state in `out`, or None and an empty folder; says why."""
     if (out / "last.ckpt").exists():
         reason = ""
         state: dict[str, Any] = {}
@@ -218,19 +298,18 @@ def _resume(trainer: Trainer, out: Path, digest: str) -> tuple[float, float]:
                 reason = "it was finished"
             elif state["digest"] != digest:
                 reason = "its parameters or data were others"
+            elif state["seconds"] >= limit_s:
+                reason = "it had ended at train.max_hours"
         except CheckpointError as error:
             reason = str(error)
         if not reason:
             if state["code"] != _code_digest():
                 log.warning("%s: the code has changed since this training began", out)
-            trainer.load_state(state)
-            log.info("%s: going on after epoch %d", out, trainer.epochs_done)
-            best_top1, best_loss = state["best"]
-            return best_top1, best_loss
+            return state
         log.info("%s: the training there is not gone on with: %s; begun anew", out, reason)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    return (-1.0, 0.0)
+    return None
 
 
 def _write_history(path: Path, history: Sequence[Row]) -> None:

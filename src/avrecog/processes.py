@@ -1,0 +1,44 @@
+"""The processes of one training: this one alone, or those that torchrun started."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which process this is, and of how many."""
+
+    rank: int = 0
+    n: int = 1
+    n_on_this_machine: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes files and tracks."""
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every process, in the order of their ranks; all must ask."""
+        if self.n == 1:
+            return [value]
+        values: list[Any] = [None] * self.n
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def from_first(self, value: Any) -> Any:
+        """The first process's value; all must ask."""
+        if self.n == 1:
+            return value
+        values = [value if self.is_first else None]
+        torch.distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+
+def processes() -> Processes:
+    """Of this training, by the variables that torchrun sets."""
+    return Processes(
+        int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    )

@@ -1,0 +1,55 @@
+"""Batch norm over the whole batch when several processes share it, so that their number changes no result."""
+
+import torch
+import torch.distributed.nn.functional
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+
+from avrecog.errors import ConfigError
+
+
+def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with batch norms that see the batches of all processes; its weights keep their names.
+
+    On a GPU they are PyTorch's own, which the CPU lacks.
+
+    Raises:
+        ConfigError: if the model has a kind of batch norm that can't be synchronised on the CPU.
+    """
+    if device.type == "cuda":
+        return convert_sync_batchnorm(model)
+    for name, module in model.named_modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = _BatchNorm2dOfAll
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ConfigError(
+                f"{name}: a {type(module).__name__} can't be shared by several processes on the CPU; start one process"
+            )
+    return model
+
+
+class _BatchNorm2dOfAll(nn.BatchNorm2d):
+    """nn.BatchNorm2d whose mean and variance in training are those of all processes' batches."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        n = _sum_of_all(input.new_tensor(float(input.numel() // input.shape[1])))
+        mean = _sum_of_all(input.sum(dim=(0, 2, 3))) / n
+        centred = input - mean[:, None, None]
+        variance = _sum_of_all(centred.square().sum(dim=(0, 2, 3))) / n
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (n / (n - 1)), self.momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight / torch.sqrt(variance + self.eps)
+        return centred * scale[:, None, None] + self.bias[:, None, None]
+
+
+def _sum_of_all(value: Tensor) -> Tensor:
+    total: Tensor = torch.distributed.nn.functional.all_reduce(value)
+    return total
