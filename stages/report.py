@@ -4,9 +4,13 @@ import argparse
 from pathlib import Path
 
 from avrecog.atomic import sole_writer
+from avrecog.benchmarking import BenchmarkConfig
 from avrecog.config import load_params
 from avrecog.entry import entry_point
+from avrecog.fusion import FuseConfig
+from avrecog.manifests.prepare import DataConfig
 from avrecog.models.build import PipelineConfig
+from avrecog.predict import TestConfig
 from avrecog.report import write_report
 from avrecog.tracking import log_row, tracked
 
@@ -20,9 +24,15 @@ def main() -> None:
     parser.add_argument("--plots", type=Path, required=True, help="folder of the pictures")
     parser.add_argument("--out", type=Path, required=True, help="Markdown file for the table")
     args = parser.parse_args()
-    params = load_params(pipeline=PipelineConfig)
+    params = load_params(
+        pipeline=PipelineConfig, data=DataConfig, test=TestConfig, benchmark=BenchmarkConfig, fuse=FuseConfig
+    )
     with sole_writer(args.out), tracked("report", params) as run:
-        run.log(write_report(params.pipeline.models, args.models, args.metrics, args.plots, args.out, log_row))
+        run.log(
+            write_report(
+                params.pipeline.models, params.flat(), args.models, args.metrics, args.plots, args.out, log_row
+            )
+        )
 
 
 if __name__ == "__main__":

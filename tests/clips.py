@@ -88,8 +88,11 @@ def make_video(
     rotation: int | None = None,
     frequency_hz: float = 440.0,
     sample_rate: int = 16_000,
+    sound_begins_s: float = 0.0,
 ) -> Video:
     """Write an MP4 (H.264, AAC) of at most 256 frames, each showing its number in two gray levels; the sound is a tone.
+
+    The sound may begin later than the picture; it ends with it.
 
     With a rotation (90, 180 or 270) the picture is stored turned and the file says so, as phones do: a reader that
     heeds it gets upright frames of the stated width and height.
@@ -103,10 +106,10 @@ def make_video(
     frames = np.empty((n_frames, height, width, 3), np.uint8)
     frames[:, : height // 2] = _level(numbers % 16)[:, None, None, None]
     frames[:, height // 2 :] = _level(numbers // 16)[:, None, None, None]
-    n_samples = round(n_frames / fps * sample_rate)
+    n_samples = round((n_frames / fps - sound_begins_s) * sample_rate)
     wave = 0.5 * np.sin(2 * np.pi * frequency_hz * np.arange(n_samples) / sample_rate) if with_audio else None
     stored = np.rot90(frames, -(rotation or 0) // 90, axes=(1, 2))
-    _write_mp4(path, stored, fps, wave, sample_rate)
+    _write_mp4(path, stored, fps, wave, sample_rate, sound_begins_s)
     if rotation:
         _mark_rotation(path, rotation)
     tone = (frequency_hz, sample_rate) if with_audio else (None, None)
@@ -165,7 +168,14 @@ def _level(digit: np.ndarray) -> np.ndarray:
     return (20 + 14 * digit).astype(np.uint8)
 
 
-def _write_mp4(path: Path, frames: np.ndarray, fps: float, wave: np.ndarray | None, sample_rate: int) -> None:
+def _write_mp4(
+    path: Path,
+    frames: np.ndarray,
+    fps: float,
+    wave: np.ndarray | None,
+    sample_rate: int,
+    sound_begins_s: float = 0.0,
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="mp4") as container:
         video = container.add_stream(
@@ -182,15 +192,20 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float, wave: np.ndarray | No
             container.mux(video.encode(picture))
         container.mux(video.encode(None))
         if audio is not None and wave is not None:
-            _mux_sound(container, audio, wave[None].astype(np.float32), sample_rate)
+            _mux_sound(container, audio, wave[None].astype(np.float32), sample_rate, sound_begins_s)
 
 
 def _mux_sound(
-    container: av.container.OutputContainer, stream: av.AudioStream, wave: np.ndarray, sample_rate: int
+    container: av.container.OutputContainer,
+    stream: av.AudioStream,
+    wave: np.ndarray,
+    sample_rate: int,
+    begins_s: float = 0.0,
 ) -> None:
     """Encode (C, S) float32."""
     sound = av.AudioFrame.from_ndarray(wave, format="fltp", layout=_LAYOUTS[len(wave)])
-    sound.sample_rate, sound.pts, sound.time_base = sample_rate, 0, Fraction(1, sample_rate)
+    sound.sample_rate, sound.time_base = sample_rate, Fraction(1, sample_rate)
+    sound.pts = round(begins_s * sample_rate)
     container.mux(stream.encode(sound))
     container.mux(stream.encode(None))
 

@@ -1,5 +1,7 @@
 """The command `avrecog`, called in this process."""
 
+import json
+import shutil
 import subprocess
 import sys
 from unittest import mock
@@ -10,6 +12,7 @@ from ruamel.yaml import YAML
 
 import projects
 from avrecog import cli
+from avrecog.metrics import top_k_accuracy
 from avrecog.scores import ScoreTable, write_scores
 from clips import make_tone, make_video
 
@@ -32,7 +35,8 @@ def test_predict_says_the_right_class_with_both_models(finished_project, capsys)
     clip = next((finished_project / "clips/high").iterdir())
     avrecog(finished_project, "predict", clip, "--top", 2)
     first, second, *rest = capsys.readouterr().out.splitlines()
-    assert first == f"{clip} (audio + rgb)"
+    weights = json.loads((finished_project / "results/metrics/fuse.json").read_text())["coefficients"]
+    assert first == f"{clip} ({weights['audio']:.3g} audio + {weights['rgb']:.3g} rgb)"
     assert second.endswith("high")
     assert len(rest) == 1
 
@@ -69,10 +73,11 @@ def test_predict_says_what_is_wrong(finished_project, capsys, arguments, message
     assert message in capsys.readouterr().err
 
 
-def test_predict_without_a_trained_model_says_what_to_run(tmp_path, capsys):
+def test_predict_without_a_trained_model_says_what_to_run(project, capsys):
+    shutil.rmtree(project / "models")
     with pytest.raises(SystemExit):
-        avrecog(tmp_path, "predict", "x.mp4")
-    assert "run `dvc repro train`" in capsys.readouterr().err
+        avrecog(project, "predict", "x.mp4")
+    assert "models/audio/best.ckpt: no such checkpoint; run `dvc repro train`" in capsys.readouterr().err
 
 
 def test_doctor_is_content_with_a_whole_project(finished_project, capsys):
@@ -115,8 +120,8 @@ def test_doctor_sees_models_that_are_not_there_and_wrong_overrides(project, caps
 
 @pytest.fixture
 def workshop(tmp_path):
-    """A folder with the shipped params.yaml and recipes."""
-    (tmp_path / "params.yaml").write_text((projects.ROOT / "params.yaml").read_text())
+    """A folder with the demo's params.yaml and the recipes."""
+    (tmp_path / "params.yaml").write_text((projects.ROOT / "recipes/default.yaml").read_text())
     (tmp_path / "recipes").mkdir()
     for path in (projects.ROOT / "recipes").glob("*.yaml"):
         (tmp_path / "recipes" / path.name).write_text(path.read_text())
@@ -138,10 +143,21 @@ def test_a_recipe_changes_params_yaml_shows_it_and_keeps_the_comments(workshop, 
     assert "is recipe esc10 already" in capsys.readouterr().out
 
 
+def test_a_recipe_gives_the_same_file_whatever_stood_there_before(workshop, capsys):
+    (workshop / "clips.csv").write_text("path,label\n")
+    avrecog(workshop, "recipe", "grid", "--annotation", workshop / "clips.csv")
+    alone = (workshop / "params.yaml").read_text()
+    for name in ("esc10", "grid"):
+        avrecog(workshop, "recipe", name, "--annotation", workshop / "clips.csv")
+    assert (workshop / "params.yaml").read_text() == alone
+    avrecog(workshop, "recipe", "default")
+    assert (workshop / "params.yaml").read_bytes() == (workshop / "recipes/default.yaml").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "there is no recipes/nothing.yaml; recipes: esc10, grid"),
+        (["nothing"], "there is no recipes/nothing.yaml; recipes: default, esc10, grid"),
         (["esc10"], "say where the clips are: avrecog recipe esc10 --annotation PATH"),
         (["esc10", "--annotation", "gone.csv"], "--annotation: gone.csv does not exist"),
     ],
@@ -156,19 +172,23 @@ def test_a_recipe_with_a_section_of_its_own_is_refused(workshop, capsys):
     (workshop / "recipes/odd.yaml").write_text("trian: {lr: 1.0}\n")
     with pytest.raises(SystemExit):
         avrecog(workshop, "recipe", "odd")
-    assert "trian is no section of params.yaml" in capsys.readouterr().err
+    assert "trian is no section of recipes/default.yaml" in capsys.readouterr().err
 
 
 def test_fuse_prints_the_metrics_of_fixed_coefficients(tmp_path, capsys):
     (tmp_path / "params.yaml").write_text((projects.ROOT / "params.yaml").read_text())
     generator = np.random.default_rng(0)
+    scores_of = {}
     for model in ("a", "b"):
-        scores = generator.dirichlet(np.ones(3), 20).astype(np.float32)
+        scores = scores_of[model] = generator.dirichlet(np.ones(3), 20).astype(np.float32)
         ids, labels = np.array([f"c{i}" for i in range(20)]), np.arange(20) % 3
         table = ScoreTable(ids, labels, scores, ("x", "y", "z"), "probabilities", model, "test")
         write_scores(tmp_path / f"{model}.npz", table)
     avrecog(tmp_path, "fuse", "--scores", "a.npz", "b.npz", "--coefficients", 1, 1)
-    assert "top-1" in capsys.readouterr().out.lower()
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line[7:8] == "0"}
+    assert rows["a"][0] == f"{top_k_accuracy(scores_of['a'], labels, 1):.4f}"
+    fused = (scores_of["a"] + scores_of["b"]) / 2
+    assert rows["fused"][:2] == [f"{top_k_accuracy(fused, labels, 1):.4f}", "1.0000"]
 
 
 @pytest.mark.parametrize(

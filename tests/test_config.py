@@ -162,9 +162,14 @@ def test_a_number_in_any_spelling_is_a_number(load, text, number):
     assert load(f"one: {{speed: {text}}}\n", one=Outer).one.speed == number
 
 
-@pytest.mark.parametrize("text", ["one:", "one: {}", "one: null"])
-def test_an_empty_section_has_the_defaults(load, text):
-    assert load(f"{text}\n", one=Outer).one == Outer()
+def test_a_section_without_keys_has_the_defaults(load):
+    assert load("one: {}\n", one=Outer).one == Outer()
+
+
+@pytest.mark.parametrize("text", ["one:", "one: null"])
+def test_an_empty_section_is_refused(load, text):
+    with pytest.raises(ConfigError, match=r"one: expected a mapping, got null \(nothing stands there\)"):
+        load(f"{text}\n", one=Outer)
 
 
 def test_null_is_none_where_none_is_allowed(load):

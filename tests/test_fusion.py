@@ -73,7 +73,7 @@ def test_one_coefficient_a_model():
 
 
 def test_the_section_is_validated():
-    assert validate(FuseConfig, None, "fuse") == FuseConfig()
+    assert validate(FuseConfig, {}, "fuse") == FuseConfig()
     assert validate(FuseConfig, {"coefficients": {"audio": 1}}, "fuse").coefficients == {"audio": 1}
     with pytest.raises(ConfigError, match="fuse.*coefficients: expected at least one above 0"):
         validate(FuseConfig, {"coefficients": {"audio": 0.0}}, "fuse")

@@ -46,7 +46,8 @@ def run(scores_dir: Path, out: Path, n_models: int = 2, **config) -> tuple[Outco
 def test_fusion_beats_the_better_model_and_the_file_has_the_keys_of_the_design(scores_dir, tmp_path):
     outcome, report = run(scores_dir, tmp_path, n_trials=101)
     assert list(report) == [
-        *("coefficients", "val", "test", "best_single", "gain", "val_reused", "n_trials", "seconds"),
+        *("coefficients", "val", "test", "best_single", "gain", "val_reused", "n_clips", "n_left_out"),
+        *("n_trials", "seconds"),
     ]
     assert list(report["val"]) == list(report["test"]) == ["top1", "top5", "mean_class_accuracy"]
     assert list(report["gain"]) == ["top1", "top5", "top1_ci95", "p_value"]
@@ -94,6 +95,8 @@ def test_fixed_coefficients_give_the_numbers_of_tuned_ones(scores_dir, tmp_path)
     assert fixed["val_reused"] is False
     assert outcome.curves == []
     assert not (tmp_path / "b" / "study.log").exists()
+    run(scores_dir, tmp_path / "a", coefficients=tuned["coefficients"])
+    assert not (tmp_path / "a" / "study.log").exists()  # of a search that is not the result's any more
 
 
 @pytest.mark.parametrize("n_models", [1, 3, 4])

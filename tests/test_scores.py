@@ -165,3 +165,32 @@ def test_logits_become_their_softmax_and_probabilities_stay():
     assert probabilities(logits) == pytest.approx(np.array([[0.25, 0.75], [1, 0]]))
     ready = table(2, 2, scores=probabilities(logits), kind="probabilities")
     assert probabilities(ready) is ready.scores
+
+
+def test_clips_that_a_model_says_it_left_out_are_left_out_of_all():
+    one = table(6)
+    other = rows(table(6, seed=1, model="rgb"), np.array([5, 3, 1, 0]))
+    other = dataclasses.replace(other, left_out=np.array(["clip2", "clip4"]))
+    first, second = join_scores([one, other])
+    assert first.clip_ids.tolist() == second.clip_ids.tolist() == ["clip0", "clip1", "clip3", "clip5"]
+    with pytest.raises(ScoreError, match="clip 'clip4' is in the scores of audio .* but not of rgb"):
+        join_scores([one, dataclasses.replace(other, left_out=np.array(["clip2"]))])
+
+
+def test_models_that_share_no_clip_cant_be_joined():
+    one = dataclasses.replace(rows(table(4), np.array([0, 1])), left_out=np.array(["clip2", "clip3"]))
+    other = dataclasses.replace(rows(table(4), np.array([2, 3])), left_out=np.array(["clip0", "clip1"]))
+    with pytest.raises(ScoreError, match="no clip of split val in common"):
+        join_scores([one, other])
+
+
+def test_what_was_left_out_comes_back_from_the_file(tmp_path):
+    given = table(left_out=np.array(["silent", "mute"]))
+    write_scores(tmp_path / "a.npz", given)
+    assert_same(read_scores(tmp_path / "a.npz"), given)
+
+
+@pytest.mark.parametrize("left_out", [np.array(["clip1"]), np.array([1.0]), np.array([["a"]])])
+def test_what_was_left_out_must_be_ids_that_are_not_scored(left_out):
+    with pytest.raises(ScoreError, match="left_out"):
+        table(left_out=left_out)

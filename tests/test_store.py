@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def write(folder: Path, arrays: dict[str, np.ndarray], **changes) -> Store:
     for clip_id, values in arrays.items():
         open_writer.append(clip_id, values)
     open_writer.finish()
+    open_writer.seal()
     return Store(folder)
 
 
@@ -65,6 +67,7 @@ def test_a_store_brings_back_what_was_written(tmp_path_factory, lengths, shape, 
         if flush_every:
             open_writer.flush()
     open_writer.finish()
+    open_writer.seal()
     store = Store(folder, SETTINGS["front_end"])
     assert store.clip_ids == list(arrays)
     assert store.values.shape == (sum(lengths.values()), *shape)
@@ -161,6 +164,7 @@ def test_an_unfinished_store_is_gone_on_with_after_a_kill(tmp_path, damage):
     arrays["c"] = rows(3, 3)
     open_writer.append("c", arrays["c"])
     open_writer.finish()
+    open_writer.seal()
     write(tmp_path / "whole", arrays)
     assert contents(tmp_path / "store") == contents(tmp_path / "whole")
     Store(tmp_path / "store").verify()
@@ -174,6 +178,7 @@ def test_clips_whose_rows_are_not_on_the_disk_are_forgotten(tmp_path):
     assert open_writer.stored == {"ä": 2}
     open_writer.append("b", arrays["b"])
     open_writer.finish()
+    open_writer.seal()
     assert (tmp_path / "store/values.bin").read_bytes() == content
     Store(tmp_path / "store").verify()
 
@@ -209,6 +214,7 @@ def test_closing_twice_and_finishing_after_closing_do_no_harm(tmp_path):
     open_writer.close()
     open_writer.close()
     open_writer.finish()
+    open_writer.seal()
     assert Store(tmp_path / "store").clip_ids == ["a"]
 
 
@@ -282,3 +288,29 @@ def test_arrays_in_memory_look_like_a_store(tmp_path):
     for name in ("values", "start", "n_rows"):
         np.testing.assert_array_equal(getattr(memory, name), getattr(disk, name))
     assert memory.positions(["b", "a"]).tolist() == disk.positions(["b", "a"]).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("moment", ["between rows and lines", "after the lines"])
+def test_a_flush_that_is_interrupted_is_not_begun_again(tmp_path, monkeypatch, moment):
+    writer = StoreWriter(tmp_path / "store", {"front_end": {}}, (2,), "float16", "source")
+    writer.append("a", np.ones((3, 2)))
+    writer.flush()
+    writer.append("b", np.full((2, 2), 2))
+    calls = iter(range(10))
+    when = {"between rows and lines": 0, "after the lines": 1}[moment]
+
+    def interrupted(descriptor):
+        if next(calls) == when:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writer.flush()
+    monkeypatch.undo()
+    writer.close()
+    resumed = StoreWriter(tmp_path / "store", {"front_end": {}}, (2,), "float16", "source")
+    for clip_id in {"b", "c"} - resumed.stored.keys():
+        resumed.append(clip_id, np.full((2, 2), 2))
+    resumed.finish()
+    resumed.seal()
+    Store(tmp_path / "store").verify()

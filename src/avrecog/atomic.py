@@ -63,6 +63,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         remove_leftovers(folder)
+        for leftover in folder.parent.glob(f"{PARTIAL}*-{folder.name}"):  # where it is a file that is locked
+            leftover.unlink()
         yield
     finally:
         os.close(descriptor)

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
+import shutil
 import statistics
+import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,16 +17,18 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from avrecog.atomic import atomic_path
-from avrecog.config import Count, PositiveNumber, plain, section
+from avrecog.config import Count, PositiveNumber, flatten, plain, section
 from avrecog.errors import ConfigError
 from avrecog.hardware import (
     device_name,
     explained_out_of_memory,
+    forget_gpu_memory,
     gpu_memory_mib,
     on_device,
     peak_memory_mib,
     pick_device,
     precision_in_force,
+    reduced_precision,
     synchronise,
 )
 from avrecog.inference import TrainedModel, folded, load_model
@@ -42,7 +47,6 @@ class BenchmarkConfig:
 
     variants: list[Variant] = Field(default=["eager", "folded", "compiled"], min_length=1)  # compiled is folded too
     report: Variant = "folded"  # the variant whose figures are the model's
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     repeats: Count = 30  # timed passes at batch 1
     warmup: Count = 3  # passes before them
     batch_sizes: list[Count] = Field(default=[1, 8, 32], min_length=1)  # clips in a batch, for the throughput
@@ -57,15 +61,24 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
     """Time a trained model in each variant and write the figures to `out`.
 
     Latency and videos per second are of one clip with its test views; the throughput is of the best batch size. Warm-up
-    passes are left out, the device is waited for, every timed pass counts once.
+    passes are left out, the device is waited for, every timed pass counts once. GPU memory is that of the variant at
+    batch 1; main memory is the process's peak, its libraries included.
+
+    Raises:
+        ConfigError: if the variant to report can't be compiled here.
     """
     device = pick_device()
     model = load_model(checkpoints / f"{test.checkpoint}.ckpt")
     n_views = views_of_typical_clip(model.config, model.typical_rows, test.n_clips)
-    precision = precision_in_force(config.precision)
+    precision = precision_in_force(test.precision)
     macs = count_macs(model)
     variants = []
     for variant in config.variants:
+        if variant == "compiled" and (lacking := _lacking_to_compile(device)):
+            if config.report == "compiled":
+                raise ConfigError(f"benchmark.report: `compiled` can't be timed: {lacking}")
+            log.warning("benchmark %s compiled: is left out: %s", name, lacking)
+            continue
         with explained_out_of_memory("lower benchmark.batch_sizes"):
             figures = _time_variant(variant, model, n_views, precision, device, config)
         log.info("benchmark %s %s: %s", name, variant, figures)
@@ -74,7 +87,6 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
     figures = {
         **{key: value for key, value in chosen.items() if key != "variant"},
         "peak_memory_mib": peak_memory_mib(),
-        "gpu_memory_mib": gpu_memory_mib(),
         "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
         "macs": macs,
         "n_views": n_views,
@@ -87,24 +99,26 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
     }
     with atomic_path(out) as temporary:
         temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    gpu = figures["gpu_memory_mib"]
     summary = (
         f"{name} on {figures['device']}: {figures['latency_ms']['median']:.1f} ms a clip of {n_views} views (p95 "
         f"{figures['latency_ms']['p95']:.1f}), {figures['throughput_clips_per_s']:.0f} clips/s at batch "
         f"{figures['best_batch']}, {macs / 1e9:.3f} GMAC a view, {figures['parameters'] / 1e6:.2f} M "
         f"parameters\n{_table(variants)}"
     )
-    logged: dict[str, float | None] = {
-        "benchmark.latency_ms": figures["latency_ms"]["median"],
-        "benchmark.latency_p95_ms": figures["latency_ms"]["p95"],
-        "benchmark.videos_per_s": figures["videos_per_s"],
-        "benchmark.throughput_clips_per_s": figures["throughput_clips_per_s"],
-        "benchmark.peak_memory_mib": figures["peak_memory_mib"],
-        "benchmark.gpu_memory_mib": gpu,
-        "benchmark.parameters": figures["parameters"],
-        "benchmark.gmacs": macs / 1e9,
-    }
+    numbers = {key: value for key, value in figures.items() if key != "variants"}
+    logged = {key: value for key, value in flatten({"benchmark": numbers}) if not isinstance(value, str)}
     return Outcome(summary, logged, files=[out], facts={"precision": precision})
+
+
+def _lacking_to_compile(device: torch.device) -> str | None:
+    """What torch.compile would miss on this machine, in words."""
+    if device.type == "cuda":
+        return None  # Triton brings its own
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++")):
+        return "there is no C++ compiler; install g++, or drop it from benchmark.variants"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
+        return "Python's headers are missing; install python3-dev, or drop it from benchmark.variants"
+    return None
 
 
 def count_macs(model: TrainedModel) -> int:
@@ -128,11 +142,12 @@ def _time_variant(
     network = on_device(network, device)
     run: Callable[..., Tensor] = torch.compile(network, dynamic=True) if variant == "compiled" else network
     front_end = plain_front_end(model)
-    reduced = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
-    with torch.inference_mode(), torch.autocast(device.type, reduced, enabled=reduced is not None):
+    forget_gpu_memory()
+    with torch.inference_mode(), reduced_precision(device, precision):
         one = example_batch(model.config, front_end, n_views, device)
         times = time_passes(lambda: run(*one), config.warmup, config.repeats, device)
         latency_ms = {"median": statistics.median(times) * 1000, "p95": _quantile(times, 0.95) * 1000}
+        gpu_memory = gpu_memory_mib()  # at batch 1, as the speed beside it
         throughput = {}
         for batch_size in config.batch_sizes:
             batch = example_batch(model.config, front_end, n_views * batch_size, device)
@@ -140,9 +155,10 @@ def _time_variant(
     best = max(throughput, key=lambda size: throughput[size])
     return {
         "latency_ms": latency_ms,
-        "videos_per_s": 1000 * len(times) / (sum(times) * 1000),
+        "videos_per_s": len(times) / sum(times),
         "throughput_clips_per_s": throughput[best],
         "best_batch": best,
+        "gpu_memory_mib": gpu_memory,
     }
 
 

@@ -25,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     recipe = commands.add_parser("recipe", help="write a recipe's values into params.yaml and show the difference")
-    recipe.add_argument("name", help="a file of recipes/, without .yaml; `default` takes params.yaml as committed")
+    recipe.add_argument("name", help="a file of recipes/, without .yaml; `default` is the demo, params.yaml as shipped")
     recipe.add_argument("--annotation", type=Path, help="where your copy of the data set's annotation is")
     recipe.set_defaults(run=_recipe)
 
@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint",
         action="append",
         type=Path,
-        help="a trained model; repeat for several, which are fused (default: models/*/best.ckpt)",
+        help="a trained model; repeat for several, which are fused (default: those that were tested last)",
     )
     predict.add_argument("--coefficients", nargs="+", type=float, help="one weight a checkpoint (default: fuse.json's)")
     predict.add_argument("--top", type=int, default=5, help="classes to print for each file (default: 5)")

@@ -6,9 +6,9 @@ every problem of both at once, and returns them as attributes.
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_type_hints
 
 import pydantic
 import pydantic.dataclasses
@@ -104,9 +104,9 @@ def validate(kind: Any, value: Any, where: str) -> Any:
     """
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
     try:
-        return adapter.validate_python({} if value is None and dataclasses.is_dataclass(kind) else value)
+        return adapter.validate_python(value)
     except pydantic.ValidationError as error:
-        lines = [_problem(item, where, value) for item in error.errors(include_url=False)]
+        lines = [_problem(item, where, value, kind) for item in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -168,13 +168,13 @@ _EXPECTED = {
 }
 
 
-def _problem(item: Any, where: str, value: Any) -> str:
+def _problem(item: Any, where: str, value: Any, whole: Any) -> str:
     kind, context = item["type"], item.get("ctx", {})
     path = _visible_path(item["loc"], value, kind in ("missing", "missing_argument"))
     dotted = ".".join([where, *path])
     given = _shown(item["input"])
     if kind == "unexpected_keyword_argument":
-        return f"{dotted}: unknown key{_suggest(path[-1], KNOWN_KEYS)}"
+        return f"{dotted}: unknown key{_suggest(path[-1], _keys_at(whole, path[:-1]))}"
     if kind in ("missing", "missing_argument"):
         return f"{dotted}: is missing"
     if kind in ("value_error", "assertion_error"):
@@ -223,14 +223,26 @@ def _visible_path(location: tuple[Any, ...], value: Any, last_is_missing: bool) 
     return path
 
 
-KNOWN_KEYS: set[str] = set()
+def _keys_at(kind: Any, path: Sequence[str]) -> set[str]:
+    """The keys that a section of type `kind` may have at a path in it."""
+    sections = _sections(kind)
+    for step in path:
+        found = [get_type_hints(each, include_extras=True).get(step) for each in sections]
+        sections = [section for each in found for section in _sections(each)]
+    return {field.name for each in sections for field in dataclasses.fields(each)}
+
+
+def _sections(kind: Any) -> list[Any]:
+    """The dataclasses in a type: itself, or the parts of a union, an optional, a list or an annotation."""
+    if dataclasses.is_dataclass(kind):
+        return [kind]
+    return [section for part in get_args(kind) for section in _sections(part)]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))
 def section(cls: type[T]) -> type[T]:
-    """Decorator: a frozen pydantic dataclass whose unknown keys are errors; its keys are remembered for suggestions."""
+    """Decorator: a frozen pydantic dataclass whose unknown keys are errors."""
     made: Any = pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid"})(cls)
-    KNOWN_KEYS.update(field.name for field in dataclasses.fields(made))
     return made  # type: ignore[no-any-return]
 
 
@@ -243,6 +255,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if value is None:
-        return "null"
+        return "null (nothing stands there)"
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

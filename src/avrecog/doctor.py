@@ -1,4 +1,7 @@
-"""What this machine has, what params.yaml says, and what is missing."""
+"""What this machine has, what params.yaml says, and what is missing.
+
+Packages are looked up before any is imported, so that a missing or broken one is named instead of a traceback.
+"""
 
 import importlib
 import platform
@@ -7,21 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from avrecog.benchmarking import BenchmarkConfig
-from avrecog.config import At, load_params, read_yaml
 from avrecog.errors import AvrecogError
-from avrecog.fusion import FuseConfig
-from avrecog.hardware import hardware
-from avrecog.logmel import AudioConfig
-from avrecog.manifests.clip import media_path
-from avrecog.manifests.prepare import DataConfig
-from avrecog.media.settings import VideoConfig
-from avrecog.models.build import ModelSection, PipelineConfig
-from avrecog.predict import TestConfig
-from avrecog.tracking import project_root
-from avrecog.training.settings import TrainConfig, settings_in_force
 
 PACKAGES = (
     "torch",
@@ -41,21 +30,19 @@ PACKAGES = (
 def examine() -> tuple[list[str], bool]:
     """Lines to print, and whether all that the pipeline needs is there and params.yaml has no problem."""
     problems: list[str] = []
-    lines = [f"Python {platform.python_version()}, {hardware()}, {_memory()}"]
-    lines += [f"  {name} {_version(name, problems)}" for name in PACKAGES]
-    lines.append("device: " + (torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU (no GPU is seen)"))
+    lines = [f"Python {platform.python_version()}", *(f"  {name} {_version(name, problems)}" for name in PACKAGES)]
+    for tool, why in (("git", "DVC keeps experiments in it"), ("g++", "torch.compile needs it")):
+        if shutil.which(tool) is None:
+            lines.append(f"{tool}: not found; {why}")
     try:
         importlib.import_module("torchaudio")
     except (ImportError, OSError) as error:
         problems.append(
             f"torchaudio can't be loaded ({error}); install the torch of constraints.txt, not a CPU-only build"
         )
-    for tool, why in (("git", "DVC keeps experiments in it"), ("g++", "torch.compile needs it")):
-        if shutil.which(tool) is None:
-            lines.append(f"{tool}: not found; {why}")
-    free_gib = shutil.disk_usage(".").free / 2**30
-    lines.append(f"disk: {free_gib:.1f} GiB free here; tracking store: {_store()}")
-    problems += _params_problems()
+    if not problems:
+        lines += [*_machine(), _store()]
+        problems += _params_problems()
     lines += [f"problem: {problem}" for problem in problems] or ["all is well"]
     return lines, not problems
 
@@ -68,19 +55,46 @@ def _version(package: str, problems: list[str]) -> str:
         return "is missing"
 
 
-def _memory() -> str:
+def _machine() -> list[str]:
     import psutil
+    import torch
 
-    return f"{psutil.virtual_memory().total / 2**30:.0f} GiB of memory"
+    from avrecog.hardware import hardware
+
+    memory_gib, free_gib = psutil.virtual_memory().total / 2**30, shutil.disk_usage(".").free / 2**30
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU (no GPU is seen)"
+    return [
+        f"machine: {hardware()}, {memory_gib:.0f} GiB of memory, {free_gib:.1f} GiB of disk free here",
+        f"device: {device}",
+    ]
 
 
 def _store() -> str:
+    """Where the tracking store is; runs of killed processes in it are marked so."""
+    from avrecog.tracking import mark_dead_runs, open_store, project_root
+
     path = project_root() / "mlruns" / "mlflow.db"
-    return f"{path} ({path.stat().st_size / 2**20:.1f} MiB)" if path.exists() else "not yet made"
+    if not path.exists():
+        return f"tracking store: {path}, not yet made"
+    n_dead = mark_dead_runs(open_store())
+    dead = f"; {n_dead} runs whose process was killed are now marked so" if n_dead else ""
+    return f"tracking store: {path} ({path.stat().st_size / 2**20:.1f} MiB){dead}"
 
 
 def _params_problems() -> list[str]:
     """Every section of params.yaml, validated at once; then what hangs on several."""
+    from avrecog.benchmarking import BenchmarkConfig
+    from avrecog.config import At, load_params, read_yaml
+    from avrecog.fusion import FuseConfig
+    from avrecog.inputs import FrontEnd, check_front_end
+    from avrecog.logmel import AudioConfig
+    from avrecog.manifests.clip import media_path
+    from avrecog.manifests.prepare import DataConfig
+    from avrecog.media.settings import VideoConfig
+    from avrecog.models.build import ModelSection, PipelineConfig
+    from avrecog.predict import TestConfig
+    from avrecog.training.settings import TrainConfig, settings_in_force
+
     try:
         named = [str(name) for name in (read_yaml(Path("params.yaml")).get("models") or {})]
         models: dict[str, Any] = {f"model {name}": At(f"models.{name}", ModelSection) for name in named}
@@ -99,8 +113,11 @@ def _params_problems() -> list[str]:
         return [str(error)]
     problems = []
     for name in named:
+        model = getattr(params, f"model {name}")
         try:
-            settings_in_force(params.train, getattr(params, f"model {name}").train, name)
+            settings_in_force(params.train, model.train, name)
+            if name in params.pipeline.models:
+                check_front_end(model, FrontEnd(params.audio, params.video))
         except AvrecogError as error:
             problems.append(str(error))
     problems += [

@@ -1,5 +1,6 @@
 """How a stage or a command begins and ends: logging, signals, and errors as messages with an exit code."""
 
+import errno
 import functools
 import logging
 import os
@@ -18,12 +19,28 @@ QUIET = {
 }
 
 
+NOT_WRITABLE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "raise the limit (`ulimit -f`)",
+    errno.EROFS: "work in a folder that can be written",
+    errno.EACCES: "work in a folder that can be written",
+}
+
+
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a stage as Ctrl-C does."""
+    """SIGTERM, or SIGHUP of a lost connection, which end a stage as Ctrl-C does."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__()
+        self.signum = signum
 
 
 def entry_point(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorator for a `main`: an AvrecogError becomes its message and exit code 1, a signal a line and 130 or 143."""
+    """Decorator for a `main`: an AvrecogError becomes its message and exit code 1, a signal 128 + its number.
+
+    A disk that is full or can't be written becomes a message too.
+    """
 
     @functools.wraps(main)
     def wrapped() -> None:
@@ -32,20 +49,31 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         for noisy in ("mlflow", "alembic", "optuna", "matplotlib", "torch", "lightning_fabric", "lightning.fabric"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        previous = signal.signal(signal.SIGTERM, _terminate)
+        previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        for number, handler in previous.items():
+            if handler is not signal.SIG_IGN:  # nohup ignores SIGHUP
+                signal.signal(number, _terminate)
         try:
             main()
         except AvrecogError as error:
             sys.stderr.write(f"error: {error}\n")
             sys.exit(1)
+        except OSError as error:
+            if error.errno not in NOT_WRITABLE:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            advice = NOT_WRITABLE[error.errno]
+            sys.stderr.write(f"error: {where}can't be written ({error.strerror}); {advice} and run the same command\n")
+            sys.exit(1)
         except KeyboardInterrupt as signalled:
             sys.stderr.write("stopped; the same command goes on from here\n")
-            sys.exit(143 if isinstance(signalled, Terminated) else 130)
+            sys.exit(128 + (signalled.signum if isinstance(signalled, Terminated) else signal.SIGINT))
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     return wrapped
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise Terminated
+    raise Terminated(signum)

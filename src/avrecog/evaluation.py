@@ -18,6 +18,8 @@ from avrecog.hardware import (
     on_device,
     peak_memory_mib,
     pick_device,
+    precision_in_force,
+    reduced_precision,
     synchronise,
 )
 from avrecog.inference import folded, load_model
@@ -50,12 +52,13 @@ def evaluate_model(
     device = pick_device()
     network = on_device(folded(model.network), device)
     results: dict[str, ScoreTable] = {}
-    n_left_out, seconds = 0, 0.0
+    precision = precision_in_force(config.precision)
+    seconds = 0.0
     for split in ("val", "test"):
-        clips, left_out = open_split(model.config, model.front_end, data / "features", tables, split, AugmentConfig())
-        n_left_out += left_out
+        opened = open_split(model.config, model.front_end, data / "features", tables, split, AugmentConfig())
+        clips = opened.clips
         began = time.perf_counter()
-        with explained_out_of_memory("lower test.batch_size"):
+        with reduced_precision(device, precision), explained_out_of_memory("lower test.batch_size"):
             values = predict_scores(
                 network, clips, config.n_clips, config.batch_size, device, config.average_clips, progress=True
             )
@@ -69,6 +72,7 @@ def evaluate_model(
             kind="probabilities" if config.average_clips == "prob" else "logits",
             model=name,
             split=split,
+            left_out=np.array(opened.left_out, dtype=str),
         )
         write_scores(scores / f"{split}.npz", results[split])
     table = results["test"]
@@ -77,6 +81,9 @@ def evaluate_model(
     ms_per_clip = seconds / len(table.labels) * 1000
     metrics = {
         **numbers,
+        "n_left_out": len(table.left_out),
+        "checkpoint": config.checkpoint,
+        "precision": precision,
         "inference_ms_per_clip": ms_per_clip,
         "peak_memory_mib": peak_memory_mib(),
         "gpu_memory_mib": gpu_memory_mib(),
@@ -89,12 +96,13 @@ def evaluate_model(
     files = _write_plots(plots, table, test_probabilities, checkpoints)
     summary = (
         f"{name} (epoch {model.epoch}), {numbers['n_clips']:,} test clips: top-1 {numbers['top1']:.3f}, top-5 "
-        f"{numbers['top5']:.3f}, mean class accuracy {numbers['mean_class_accuracy']:.3f}; {ms_per_clip:.1f} ms a clip "
+        f"{numbers['top5']:.3f}, mean class accuracy {numbers['mean_class_accuracy']:.3f}; "
+        f"{len(table.left_out)} clips lack what it needs; {ms_per_clip:.1f} ms a clip "
         f"on {metrics['device']}"
     )
     logged: dict[str, float | None] = {f"test.{key}": float(value) for key, value in numbers.items()}
-    logged |= {"test.inference_ms_per_clip": ms_per_clip, "n_left_out": n_left_out}
-    return Outcome(summary, logged, files=files)
+    logged |= {"test.inference_ms_per_clip": ms_per_clip, "test.n_left_out": len(table.left_out)}
+    return Outcome(summary, logged, files=files, facts={"precision": precision})
 
 
 def _write_result_json(path: Path, table: ScoreTable) -> None:

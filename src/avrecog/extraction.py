@@ -5,13 +5,12 @@ import csv
 import hashlib
 import logging
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +20,15 @@ from tqdm import tqdm
 from avrecog.atomic import atomic_path, sole_writer
 from avrecog.config import plain
 from avrecog.errors import AvrecogError, MediaError
+from avrecog.hardware import pick_device
 from avrecog.logmel import AudioConfig, LogMel
-from avrecog.manifests.clip import Clip, media_path
+from avrecog.manifests.clip import Clip, clips_digest, media_path
 from avrecog.media.audio import decode_audio
 from avrecog.media.settings import VideoConfig
 from avrecog.media.video import decode_video
 from avrecog.outcome import Outcome
 from avrecog.store import StoreWriter
+from avrecog.workers import n_processors, worker_pool
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +39,20 @@ CLIPS_PER_WORKER = 32  # fewer than this don't pay for starting one more process
 class Extracted:
     """What came of one clip; a modality that the clip lacks, or that isn't asked for, is None."""
 
+    waveform: np.ndarray | None = None  # (n_samples,) float32, where the log-mel is not made yet
     log_mel: np.ndarray | None = None  # (mel_frames, n_mels) float16
     frames: np.ndarray | None = None  # (n_frames, height, width, 3) uint8
-    problem: str | None = None
+    problems: tuple[str, ...] = ()  # why a modality is missing that was asked for
 
 
 def extract_all(
     clips: Sequence[Clip], out: Path, audio: AudioConfig | None, video: VideoConfig | None, max_skipped: float
 ) -> Outcome:
-    """Fill `out/audio` (log-mel, float16) and `out/video` (RGB, uint8) with all clips, on all processors.
+    """Fill `out/audio` (log-mel, float16) and `out/video` (RGB, uint8) with all clips.
 
-    Clips that a kill left stored are kept. A clip that can't be decoded is listed in `out/skipped.csv`.
+    All processors decode; where there is a GPU, it makes the log-mel. Clips that a kill left stored are kept. What
+    can't be decoded of a clip is listed in `out/skipped.csv`, and what lasts less than the manifest says in
+    `out/shorter.csv`.
 
     Raises:
         MediaError: if more than the fraction `max_skipped` of the clips can't be decoded.
@@ -59,46 +63,50 @@ def extract_all(
     with sole_writer(out), contextlib.ExitStack() as stack:
         writers: dict[str, StoreWriter] = {}
         if audio is not None:
-            settings = {"front_end": plain(audio.logmel), "clips": _digest(clips)}
+            settings = {"front_end": plain(audio.logmel), "clips": clips_digest(clips)}
             writers["audio"] = StoreWriter(out / "audio", settings, (audio.logmel.n_mels,), "float16", source)
         if video is not None:
-            settings = {"front_end": plain(video), "clips": _digest(clips)}
+            settings = {"front_end": plain(video), "clips": clips_digest(clips)}
             writers["video"] = StoreWriter(out / "video", settings, (video.height, video.width, 3), "uint8", source)
         for writer in writers.values():
             stack.callback(writer.close)
         n_new, skipped = _fill(clips, writers, audio, video)
         for writer in writers.values():
             writer.finish()
-        _write_skipped(out / "skipped.csv", skipped)
+        _write_table(out / "skipped.csv", "reason", skipped)
+        shorter = _shorter(clips, writers, audio, video)
+        _write_table(out / "shorter.csv", "stored", shorter)
+        for writer in writers.values():
+            writer.seal()
         n_bytes = sum(writer.n_bytes for writer in writers.values())
     seconds = time.perf_counter() - began
-    if len(skipped) > max_skipped * len(clips):
+    n_skipped = len({clip.clip_id for clip, _ in skipped})
+    if n_skipped > max_skipped * len(clips):
         first = "\n  ".join(f"{clip.clip_id}: {problem}" for clip, problem in skipped[:20])
         raise MediaError(
-            f"{len(skipped)} of {len(clips)} clips can't be decoded, more than data.max_skipped ({max_skipped:g}) "
+            f"{n_skipped} of {len(clips)} clips can't be decoded, more than data.max_skipped ({max_skipped:g}) "
             f"allows; all are in {out}/skipped.csv:\n  {first}"
         )
     hours = sum(clip.duration_s for clip in clips) / 3600
-    summary = f"{len(clips):,} clips -> {out} ({n_bytes / 1e6:,.1f} MB) in {seconds:.0f} s; {len(skipped)} skipped"
+    summary = f"{len(clips):,} clips -> {out} ({n_bytes / 1e6:,.1f} MB) in {seconds:.0f} s; {n_skipped} skipped"
     if skipped:
         summary += f", see {out}/skipped.csv"
+    if shorter:
+        summary += f"; {len(shorter)} tracks are shorter than the manifest says, see {out}/shorter.csv"
     return Outcome(
         summary=summary,
         metrics={
             "n_clips": len(clips),
             "n_new_clips": n_new,
-            "n_skipped": len(skipped),
+            "n_skipped": n_skipped,
+            "n_shorter": len(shorter),
             "clips_per_s": n_new / seconds,
             "hours_per_min": hours / (seconds / 60) if n_new == len(clips) else None,
+            "ms_per_clip": 1000 * seconds / n_new if n_new else None,
             "store_mib": n_bytes / 2**20,
         },
-        files=[out / "skipped.csv"],
+        files=[out / "skipped.csv", out / "shorter.csv"],
     )
-
-
-def _digest(clips: Sequence[Clip]) -> str:
-    """Of the rows of the manifest."""
-    return hashlib.sha256(repr(list(clips)).encode()).hexdigest()
 
 
 def _source(clips: Sequence[Clip]) -> str:
@@ -125,12 +133,15 @@ def _fill(
         if wanted(clip, "audio", clip.has_audio) or wanted(clip, "video", clip.has_video)
     ]
     skipped = []
+    device = pick_device()
+    # where there is a GPU the workers only decode
+    on_gpu = LogMel(audio.logmel).to(device) if audio is not None and device.type == "cuda" else None
     progress = tqdm(total=len(clips), initial=len(clips) - len(jobs), unit="clip", desc="extract", mininterval=1)
-    for clip, result in _extracted(jobs, audio, video):
+    for clip, result in _extracted(jobs, audio, video, makes_log_mel=on_gpu is None):
         progress.update()
-        if result.problem is not None:
-            skipped.append((clip, result.problem))
-            continue
+        skipped += [(clip, problem) for problem in result.problems]
+        if on_gpu is not None and result.waveform is not None:
+            writers["audio"].append(clip.clip_id, _log_mel(on_gpu, result.waveform, device))
         if result.log_mel is not None:
             writers["audio"].append(clip.clip_id, result.log_mel)
         if result.frames is not None:
@@ -139,68 +150,107 @@ def _fill(
     return len(jobs), skipped
 
 
+def _log_mel(front_end: LogMel, waveform: np.ndarray, device: torch.device) -> np.ndarray:
+    with torch.inference_mode():
+        return front_end(torch.from_numpy(waveform).to(device)).cpu().numpy().astype(np.float16)
+
+
+def _shorter(
+    clips: Sequence[Clip], writers: dict[str, StoreWriter], audio: AudioConfig | None, video: VideoConfig | None
+) -> list[tuple[Clip, str]]:
+    """The stored tracks that last less than nine tenths of their clip, and how long they are: a cut-off file."""
+    rate = {"audio": audio.logmel.sample_rate / audio.logmel.hop_length if audio is not None else 0.0}
+    rate["video"] = video.fps if video is not None else 0.0
+    found = []
+    for clip in clips:
+        for modality, writer in writers.items():
+            stored_s = writer.stored.get(clip.clip_id, math.inf) / rate[modality]
+            if stored_s + 2 / rate[modality] < 0.9 * clip.duration_s:
+                found.append((clip, f"{modality}: {stored_s:.2f} of {clip.duration_s:.2f} s"))
+    return found
+
+
 Job = tuple[Clip, bool, bool]  # the clip, whether its sound is wanted, whether its picture is
 
 
 def _extracted(
-    jobs: Sequence[Job], audio: AudioConfig | None, video: VideoConfig | None
+    jobs: Sequence[Job], audio: AudioConfig | None, video: VideoConfig | None, makes_log_mel: bool
 ) -> Iterator[tuple[Clip, Extracted]]:
     """Every job's result, in the order of the jobs, worked on by all processors."""
-    n_workers = min(len(os.sched_getaffinity(0)), math.ceil(len(jobs) / CLIPS_PER_WORKER))
+    n_workers = min(n_processors(), math.ceil(len(jobs) / CLIPS_PER_WORKER))
     if n_workers < 2:
-        worker = _Extractor(audio, video)
+        worker = _Extractor(audio, video, makes_log_mel)
         for job in jobs:
             yield job[0], worker(job)
         return
-    with ProcessPoolExecutor(n_workers, get_context("spawn"), _start_worker, (audio, video)) as pool:
+    with worker_pool(n_workers, _start_worker, (audio, video, makes_log_mel)) as pool:
         waiting: deque[tuple[Clip, Future[Extracted]]] = deque()
         for job in jobs:
             waiting.append((job[0], pool.submit(_work, job)))
             if len(waiting) > 8 * n_workers:  # enough to keep all busy, few enough to keep memory flat
                 clip, future = waiting.popleft()
-                yield clip, future.result()
+                yield clip, _result(clip, future)
         for clip, future in waiting:
-            yield clip, future.result()
+            yield clip, _result(clip, future)
+
+
+def _result(clip: Clip, future: "Future[Extracted]") -> Extracted:
+    """What came of a clip.
+
+    Raises:
+        MediaError: if a worker process has died, as FFmpeg can over a broken file, or for want of memory.
+    """
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise MediaError(
+            f"{clip.path}: a process that was decoding this clip, or one of the few after it, has died (a file that "
+            f"crashes the decoder, or no memory left); drop the row, or run the same command again, which goes on here"
+        ) from None
 
 
 class _Extractor:
     """Decodes one clip after the other."""
 
-    def __init__(self, audio: AudioConfig | None, video: VideoConfig | None) -> None:
+    def __init__(self, audio: AudioConfig | None, video: VideoConfig | None, makes_log_mel: bool) -> None:
         self.audio, self.video = audio, video
-        self.log_mel = LogMel(audio.logmel) if audio is not None else None
+        self.log_mel = LogMel(audio.logmel) if audio is not None and makes_log_mel else None
 
     def __call__(self, job: Job) -> Extracted:
         clip, wants_audio, wants_video = job
-        log_mel = frames = None
+        waveform = log_mel = frames = None
+        problems = []
         path = media_path(clip.path)
-        try:
-            if wants_audio and self.audio is not None and self.log_mel is not None:
+        if wants_audio and self.audio is not None:
+            try:
                 waveform = decode_audio(path, self.audio.logmel.sample_rate, clip.start_s, clip.stop_s)
-                with torch.inference_mode():
-                    log_mel = self.log_mel(torch.from_numpy(waveform)).numpy().astype(np.float16)
-            if wants_video and self.video is not None:
+                if self.log_mel is not None:
+                    log_mel, waveform = _log_mel(self.log_mel, waveform, torch.device("cpu")), None
+            except AvrecogError as error:
+                problems.append(str(error))
+        if wants_video and self.video is not None:
+            try:
                 frames = decode_video(path, self.video, clip.start_s, clip.stop_s)
-        except AvrecogError as error:
-            return Extracted(problem=str(error))
-        return Extracted(log_mel, frames)
+            except AvrecogError as error:
+                problems.append(str(error))
+        return Extracted(waveform, log_mel, frames, tuple(dict.fromkeys(problems)))
 
 
 _worker: _Extractor
 
 
-def _start_worker(audio: AudioConfig | None, video: VideoConfig | None) -> None:
+def _start_worker(audio: AudioConfig | None, video: VideoConfig | None, makes_log_mel: bool) -> None:
     global _worker
     torch.set_num_threads(1)
-    _worker = _Extractor(audio, video)
+    _worker = _Extractor(audio, video, makes_log_mel)
 
 
 def _work(job: Job) -> Extracted:
     return _worker(job)
 
 
-def _write_skipped(path: Path, skipped: Sequence[tuple[Clip, str]]) -> None:
+def _write_table(path: Path, column: str, rows: Sequence[tuple[Clip, str]]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["clip_id", "path", "reason"])
-        writer.writerows((clip.clip_id, clip.path, problem) for clip, problem in skipped)
+        writer.writerow(["clip_id", "path", column])
+        writer.writerows((clip.clip_id, clip.path, text) for clip, text in rows)

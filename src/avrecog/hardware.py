@@ -25,6 +25,12 @@ def precision_in_force(precision: str) -> str:
     return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
 
 
+def reduced_precision(device: torch.device, precision: str) -> torch.autocast:
+    """Within the block the network computes with the precision's number type where it may."""
+    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    return torch.autocast(device.type, kind, enabled=kind is not None)
+
+
 def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     """The network on the device, its weights in channels-last order on a GPU.
 
@@ -63,8 +69,16 @@ def peak_memory_mib() -> float:
 
 
 def gpu_memory_mib() -> float | None:
-    """The most GPU memory that tensors of this process have held, in MiB; None without a GPU."""
+    """The most GPU memory that tensors of this process have held, in MiB, since the start or since
+    `forget_gpu_memory`; None without a GPU.
+    """
     return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+
+
+def forget_gpu_memory() -> None:
+    """Count the peak of GPU memory from here on."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 @contextlib.contextmanager

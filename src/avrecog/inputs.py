@@ -15,9 +15,9 @@ from avrecog.datasets.augment import AugmentConfig
 from avrecog.datasets.clips import ClipDataset
 from avrecog.datasets.rgb import RgbClips
 from avrecog.datasets.sampling import n_covering_views
-from avrecog.errors import ConfigError, ManifestError
+from avrecog.errors import ConfigError, ManifestError, StoreError
 from avrecog.logmel import AudioConfig
-from avrecog.manifests.clip import Clip, read_labels, read_manifest, read_splits
+from avrecog.manifests.clip import Clip, clips_digest, read_labels, read_manifest, read_splits
 from avrecog.media.settings import VideoConfig
 from avrecog.models.build import AudioModelConfig, ModelConfig, TsnConfig
 from avrecog.store import ClipRows, Store
@@ -56,10 +56,19 @@ class LabelledClips:
         return cls(clips, splits, classes)
 
 
+@dataclass(frozen=True)
+class OpenSplit:
+    """The clips of a split that a model can use."""
+
+    clips: ClipDataset[Any]
+    left_out: Sequence[str]  # ids of those it can't: they lack its modality, or it could not be decoded
+    fingerprint: str  # a digest of the stored rows
+
+
 def open_split(
     model: ModelConfig, front_end: FrontEnd, features: Path, tables: LabelledClips, split: str, augment: AugmentConfig
-) -> tuple[ClipDataset[Any], int]:
-    """The clips of a split that the model can use, and how many it can't, for want of its modality.
+) -> OpenSplit:
+    """The clips of a split that the model can use, their stored rows checked.
 
     Raises:
         ConfigError: if the front end or the stored frames don't suit the model.
@@ -67,16 +76,21 @@ def open_split(
         StoreError: if the store is missing, damaged or made with other settings.
     """
     store = open_store(model, front_end, features)
+    if store.settings.get("clips") != clips_digest(tables.clips):
+        raise StoreError(f"{store.folder}: was made from another manifest than is there now; run `dvc repro extract`")
     chosen = [clip for clip in tables.clips if tables.splits[clip.clip_id] == split]
     usable = [clip for clip in chosen if clip.clip_id in store]
     if not usable:
         raise ManifestError(
             f"{features}: split {split} has {len(chosen)} clips, and none of them has what this model needs"
         )
+    clip_ids = [clip.clip_id for clip in usable]
+    store.verify(clip_ids)
     index = {label: position for position, label in enumerate(tables.classes)}
     labels = np.array([index[clip.label] for clip in usable], dtype=np.int64)
-    dataset = make_dataset(model, front_end, store, [clip.clip_id for clip in usable], labels, augment)
-    return dataset, len(chosen) - len(usable)
+    dataset = make_dataset(model, front_end, store, clip_ids, labels, augment)
+    left_out = [clip.clip_id for clip in chosen if clip.clip_id not in store]
+    return OpenSplit(dataset, left_out, store.fingerprint(clip_ids))
 
 
 def open_store(model: ModelConfig, front_end: FrontEnd, features: Path) -> Store:

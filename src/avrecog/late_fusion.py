@@ -65,13 +65,18 @@ def fuse_models(
         coefficients, tried = np.array([tuning.coefficients[model] for model in models]), tuning.trials
     else:
         coefficients, tried = _fixed(config.coefficients, models), []
+        study_path.parent.mkdir(parents=True, exist_ok=True)  # an output of the stage, empty where nothing is tuned
+        study_path.unlink(missing_ok=True)
     result = _evaluate(models, coefficients, test_stack, test[0].labels, config)
+    n_left_out = {table.model: len(table.left_out) for table in test if len(table.left_out)}
     fused_val = classification_metrics(fuse(val_stack, coefficients), val[0].labels)
     report = {
         "coefficients": dict(zip(models, coefficients.tolist(), strict=True)),
         "val": {key: fused_val[key] for key in REPORTED},
         **result,
         "val_reused": config.coefficients is None,
+        "n_clips": len(test[0].labels),
+        "n_left_out": n_left_out,  # test clips that one model could not score, so that none of them counts
         "n_trials": len(tried),
         "seconds": round(time.perf_counter() - begin, 3),
     }
@@ -80,7 +85,7 @@ def fuse_models(
     files = _draw(models, coefficients, tried, (val_stack, val[0]), (test_stack, test[0]), config, plots_dir)
     paths = [scores_dir / model / "test.npz" for model in models]
     return Outcome(
-        summary=f"{_said(report)}; repeat with: {_command(paths, coefficients)}",
+        summary=f"{_said(report)}{_said_left_out(n_left_out)}; repeat with: {_command(paths, coefficients)}",
         metrics=_flat(report),
         curves=[(trial.number, _curve_point(trial)) for trial in tried],
         files=[*files, metrics_path],
@@ -192,6 +197,11 @@ def _said(report: dict[str, Any]) -> str:
     weights = np.array(list(report["coefficients"].values()))
     said = f"{_weighted(list(report['coefficients']), weights)}: top-1 {report['test']['top1']:.3f} on test"
     return said if len(weights) == 1 else f"{said}, {_said_gain(report)}"
+
+
+def _said_left_out(n_left_out: dict[str, int]) -> str:
+    parts = [f"{n} that {model} can't score" for model, n in n_left_out.items()]
+    return f"; left out: {', '.join(parts)}" if parts else ""
 
 
 def _said_gain(report: dict[str, Any]) -> str:

@@ -13,4 +13,5 @@ class Outcome:
     metrics: dict[str, float | None]  # None where there is nothing to measure (GPU memory without a GPU)
     curves: Sequence[tuple[int, dict[str, float]]] = ()  # (step, numbers) of a search or a training
     files: Sequence[Path] = ()  # small files that tracking keeps: pictures, tables
+    manifest: Path | None = None  # where this was made: tracking keeps it as a dataset with its digest
     facts: dict[str, str] = field(default_factory=dict)  # words that tracking keeps as tags

@@ -24,6 +24,7 @@ class TestConfig:
     average_clips: Literal["prob", "score"] = "prob"  # mean of the views' softmax, or of their logits
     batch_size: Count = 64  # views
     checkpoint: Literal["best", "last"] = "best"  # best: of the epoch with the highest val top-1
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"  # of stage benchmark too
     result_json: Flag = False  # write the test scores as MMAction2's `--out result.json` too
 
 

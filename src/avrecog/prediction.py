@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from avrecog.config import load_params
 from avrecog.datasets.augment import AugmentConfig
 from avrecog.errors import CheckpointError, ConfigError, MediaError, ScoreError
 from avrecog.fusion import fuse, normalise
@@ -16,8 +17,8 @@ from avrecog.inputs import make_dataset
 from avrecog.logmel import LogMel
 from avrecog.media.audio import decode_audio
 from avrecog.media.video import decode_video
-from avrecog.models.build import AudioModelConfig
-from avrecog.predict import predict_scores
+from avrecog.models.build import AudioModelConfig, PipelineConfig
+from avrecog.predict import TestConfig, predict_scores
 from avrecog.store import MemoryStore
 
 FUSION = Path("results/metrics/fuse.json")
@@ -33,25 +34,24 @@ def predict_files(
 
     Args:
         files: media files.
-        checkpoints: trained models; None: `models/*/best.ckpt`.
-        coefficients: one weight a model; None: those that stage fuse found, where it fused these models, else equal.
+        checkpoints: trained models; None: those of `pipeline.models`, the checkpoints that stage test takes.
+        coefficients: one weight a model; None: with `checkpoints` equal ones, else those that stage fuse found.
         top: classes a file.
 
     Raises:
         CheckpointError: if there is no checkpoint, or two are of different classes.
         ConfigError: if `top` is below 1 or the coefficients are of another number.
         MediaError: if a file can't be read, or has nothing that one of the models needs.
+        ScoreError: if stage fuse has not fused the models of `pipeline.models`.
     """
     if top < 1:
         raise ConfigError(f"--top: expected 1 or more, got {top}")
-    paths = list(checkpoints) if checkpoints else sorted(Path("models").glob("*/best.ckpt"))
-    if not paths:
-        raise CheckpointError("models: no checkpoint in it; run `dvc repro train`, or give --checkpoint PATH")
+    paths = list(checkpoints) if checkpoints else _tested_checkpoints()
     models = [load_model(path) for path in paths]
     for path, model in zip(paths, models, strict=True):
         if model.classes != models[0].classes:
             raise CheckpointError(f"{path}: was trained on other classes than {paths[0]}; predict with one of them")
-    weights = _weights([model.name for model in models], coefficients)
+    weights = _weights([model.name for model in models], coefficients, fused=not checkpoints)
     networks = [on_device(folded(model.network), pick_device()) for model in models]
     for file in files:
         yield _predict_file(file, models, networks, weights, top)
@@ -74,9 +74,12 @@ def _predict_file(
         said.append(index)
     if not spoken:
         raise MediaError("; ".join(dict.fromkeys(silent)))
-    (fused,) = fuse(np.stack(spoken), normalise(weights[said] if weights[said].any() else np.ones(len(said))))
+    shares = normalise(weights[said] if weights[said].any() else np.ones(len(said)))
+    (fused,) = fuse(np.stack(spoken), shares)
     best = np.argsort(-fused, kind="stable")[:top]
-    who = " + ".join(models[index].name for index in said)
+    names = [models[index].name for index in said]
+    shared = " + ".join(f"{share:.3g} {name}" for share, name in zip(shares, names, strict=True))
+    who = shared if len(names) > 1 else names[0]
     lines = [f"{file} ({who})", *(f"  {fused[index]:6.1%}  {models[0].classes[index]}" for index in best)]
     return "\n".join(lines)
 
@@ -93,13 +96,30 @@ def _decode(file: Path, model: TrainedModel) -> np.ndarray:
     return decode_video(file, model.front_end.video)
 
 
-def _weights(names: Sequence[str], coefficients: Sequence[float] | None) -> np.ndarray:
+def _tested_checkpoints() -> list[Path]:
+    """The checkpoints of the models in `pipeline.models` that stage test takes."""
+    params = load_params(pipeline=PipelineConfig, test=TestConfig)
+    return [Path("models") / name / f"{params.test.checkpoint}.ckpt" for name in params.pipeline.models]
+
+
+def _weights(names: Sequence[str], coefficients: Sequence[float] | None, fused: bool) -> np.ndarray:
+    """One weight a model, sum 1.
+
+    Raises:
+        ConfigError: if the coefficients are of another number.
+        ScoreError: if those of stage fuse are needed and can't be read.
+    """
     if coefficients is not None:
         if len(coefficients) != len(names):
             raise ConfigError(f"--coefficients: expected {len(names)}, one a checkpoint, got {len(coefficients)}")
         return normalise(np.array(coefficients))
+    if not fused or len(names) == 1:
+        return np.full(len(names), 1 / len(names))
     try:
         found = json.loads(FUSION.read_text(encoding="utf-8"))["coefficients"]
         return normalise(np.array([found[name] for name in names], dtype=float))
-    except (OSError, ValueError, KeyError, TypeError, ScoreError):  # not fused, or other models: all speak alike
-        return np.full(len(names), 1 / len(names))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ScoreError(
+            f"{FUSION}: has no coefficients of {', '.join(names)} ({type(error).__name__}: {error}); run `dvc repro "
+            f"fuse`, or give --coefficients"
+        ) from None

@@ -1,4 +1,8 @@
-"""Named recipes: what differs from params.yaml, laid over it without losing its comments."""
+"""Named recipes: what differs from recipes/default.yaml, laid over it without losing its comments.
+
+recipes/default.yaml is params.yaml as shipped, the demo: a recipe gives the same params.yaml whatever stood there
+before.
+"""
 
 import difflib
 import io
@@ -14,6 +18,7 @@ from avrecog.config import PARAMS, read_yaml
 from avrecog.errors import ConfigError
 
 FOLDER = Path("recipes")
+DEFAULT = "default"
 NOT_RECIPES = ("demo_clips",)  # the demo's annotation lies beside the recipes
 
 
@@ -23,36 +28,38 @@ def recipe_names() -> list[str]:
 
 
 def apply_recipe(name: str, annotation: Path | None) -> str:
-    """Write the values of `recipes/<name>.yaml` into params.yaml and return the difference.
+    """Write recipes/default.yaml with the values of `recipes/<name>.yaml` as params.yaml and return the difference.
 
     Args:
-        name: a recipe.
+        name: a recipe; `default`: the demo.
         annotation: written to `data.annotation`, absolute, so that experiments in other folders find it too.
 
     Raises:
-        ConfigError: if there is no such recipe or annotation, or the recipe has a key that params.yaml lacks.
+        ConfigError: if there is no such recipe or annotation, or the recipe has a section that the default lacks.
     """
     if name not in recipe_names():
         raise ConfigError(f"recipe {name}: there is no {FOLDER}/{name}.yaml; recipes: {', '.join(recipe_names())}")
-    recipe = read_yaml(FOLDER / f"{name}.yaml")
+    recipe = {} if name == DEFAULT else read_yaml(FOLDER / f"{name}.yaml")
     if annotation is not None:
         if not annotation.exists():
             raise ConfigError(f"--annotation: {annotation} does not exist")
         recipe["data"] = {**recipe.get("data", {}), "annotation": str(annotation.resolve())}
     elif recipe.get("data", {}).get("source", "demo") != "demo" and "annotation" not in recipe["data"]:
         raise ConfigError(f"recipe {name}: say where the clips are: avrecog recipe {name} --annotation PATH")
-    before = PARAMS.read_text(encoding="utf-8")
+    before = PARAMS.read_text(encoding="utf-8") if PARAMS.exists() else ""
     yaml = YAML()
     yaml.width = 200
     yaml.preserve_quotes = True
     yaml.representer.add_representer(  # else ruamel leaves the place empty
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
-    document = yaml.load(before)
-    _lay_over(document, recipe, f"{FOLDER}/{name}.yaml")
-    buffer = io.StringIO()
-    yaml.dump(document, buffer)
-    after = buffer.getvalue()
+    after = (FOLDER / f"{DEFAULT}.yaml").read_text(encoding="utf-8")
+    if recipe:
+        document = yaml.load(after)
+        _lay_over(document, recipe, f"{FOLDER}/{name}.yaml")
+        buffer = io.StringIO()
+        yaml.dump(document, buffer)
+        after = buffer.getvalue()
     with atomic_path(PARAMS) as temporary:
         temporary.write_text(after, encoding="utf-8")
     lines = difflib.unified_diff(
@@ -66,7 +73,7 @@ def _lay_over(document: MutableMapping[str, Any], recipe: Mapping[str, Any], whe
     """Put the recipe's values into the document; a mapping is entered, everything else replaced.
 
     Raises:
-        ConfigError: if the recipe has a section that params.yaml lacks.
+        ConfigError: if the recipe has a section that default.yaml lacks.
     """
     for key, value in recipe.items():
         here = document.get(key)
@@ -75,7 +82,7 @@ def _lay_over(document: MutableMapping[str, Any], recipe: Mapping[str, Any], whe
         elif key in document or path:
             document[key] = _in_one_line(value)
         else:
-            raise ConfigError(f"{where}: {path}{key} is no section of params.yaml")
+            raise ConfigError(f"{where}: {path}{key} is no section of {FOLDER}/{DEFAULT}.yaml")
 
 
 def _in_one_line(value: Any) -> Any:

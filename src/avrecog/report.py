@@ -1,7 +1,7 @@
 """Stage report: the model zoo table from the metric files, and the rows that people compare."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,23 +59,38 @@ class ModelResult:
 
 
 def write_report(
-    models: Sequence[str], checkpoints: Path, metrics: Path, plots: Path, out: Path, log_row: LogRow
+    models: Sequence[str],
+    params: Mapping[str, Any],
+    checkpoints: Path,
+    metrics: Path,
+    plots: Path,
+    out: Path,
+    log_row: LogRow,
 ) -> Outcome:
     """Write `results/ZOO.md`, and one row for each model and one for the fusion.
+
+    Args:
+        models: their names.
+        params: the parameters that all of them share, by dotted name; each row adds those of its models.
+        checkpoints: folder of the checkpoints.
+        metrics: folder of the metric files.
+        plots: folder of the pictures.
+        out: the table to write.
+        log_row: writes a row of what people compare.
 
     Raises:
         ScoreError: if a metric file is missing or can't be read.
     """
     results = [_read_result(name, checkpoints, metrics) for name in models]
     fusion = _read_json(metrics / "fuse.json")
-    rows = [_model_row(result, metrics) for result in results]
-    rows.append(_fusion_row(results, fusion, metrics))
+    rows = [_model_row(result) for result in results]
+    rows.append(_fusion_row(results, fusion))
     with atomic_path(out) as temporary:
         temporary.write_text(_page(rows, results, fusion), encoding="utf-8")
     for result in results:
         log_row(
             name=result.name,
-            params=dict(flatten(result.config)),
+            params={**params, **dict(flatten(result.config))},
             tags={"model": result.name, "stage": "report"},
             metrics=_numbers("test", result.test) | _numbers("benchmark", result.benchmark),
             curves=[(int(row["epoch"]), {key: row[key] for key in row if key != "epoch"}) for row in result.history],
@@ -83,10 +98,10 @@ def write_report(
         )
     log_row(
         name="fusion",
-        params={"pipeline.models": ", ".join(models)}
+        params={**params, **{key: value for result in results for key, value in _own_parameters(result).items()}}
         | {f"coefficients.{name}": round(value, 4) for name, value in fusion["coefficients"].items()},
         tags={"model": "fusion", "stage": "report"},
-        metrics=_numbers("test", fusion["test"])
+        metrics=_numbers("test", {**fusion["test"], "n_clips": fusion["n_clips"]})
         | _numbers("val", fusion["val"])
         | _fused_cost(results)
         | _gain(fusion),
@@ -114,6 +129,14 @@ def _read_result(name: str, checkpoints: Path, metrics: Path) -> ModelResult:
     )
 
 
+def _own_parameters(result: ModelResult) -> dict[str, Any]:
+    """What a model was trained with, its `train` under its own name."""
+    return {
+        f"models.{result.name}.{key}" if key.startswith("train.") else key: value
+        for key, value in flatten(result.config)
+    }
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -124,7 +147,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _model_row(result: ModelResult, metrics: Path) -> dict[str, str]:
+def _model_row(result: ModelResult) -> dict[str, str]:
     section = result.config["models"][result.name]
     sounds = section["architecture"] == "audio"
     return {
@@ -137,13 +160,13 @@ def _model_row(result: ModelResult, metrics: Path) -> dict[str, str]:
         "top5 acc/delta": f"{100 * result.test['top5']:.2f}",
         "inference_time (video/s)": f"{result.benchmark['videos_per_s']:.1f}",
         "gpu_mem (M)": _gpu(result.benchmark["gpu_memory_mib"]),
-        "ckpt": _link("ckpt", f"models/{result.name}/best.ckpt"),
+        "ckpt": _link("ckpt", f"models/{result.name}/{result.test['checkpoint']}.ckpt"),
         "log": _link("log", f"models/{result.name}/history.csv"),
         "json": _link("json", f"results/metrics/test/{result.name}.json"),
     }
 
 
-def _fusion_row(results: Sequence[ModelResult], fusion: dict[str, Any], metrics: Path) -> dict[str, str]:
+def _fusion_row(results: Sequence[ModelResult], fusion: dict[str, Any]) -> dict[str, str]:
     cost = _fused_cost(results)
     weights = " + ".join(f"{weight:.2f} {name}" for name, weight in fusion["coefficients"].items())
     return {

@@ -6,7 +6,7 @@ N clips, K classes. A ScoreTable that exists is valid: its constructor checks it
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -18,7 +18,7 @@ from avrecog.errors import ScoreError
 Kind = Literal["logits", "probabilities"]
 Split = Literal["train", "val", "test"]
 
-ENTRIES = ("clip_id", "label", "scores", "classes", "kind", "model", "split")
+ENTRIES = ("clip_id", "label", "scores", "classes", "kind", "model", "split")  # and `left_out`, which may be missing
 SUM_TOLERANCE = 1e-3  # how far a row of probabilities may be from a sum of 1: float16 on the way costs this much
 
 
@@ -37,6 +37,7 @@ class ScoreTable:
     kind: Kind
     model: str
     split: Split
+    left_out: np.ndarray = field(default_factory=lambda: np.zeros(0, "U1"))  # (M,) str: clips it could not score
 
     def __post_init__(self) -> None:
         problem = _problem(self)
@@ -56,6 +57,7 @@ def write_scores(path: Path, table: ScoreTable) -> None:
             kind=np.array(table.kind),
             model=np.array(table.model),
             split=np.array(table.split),
+            left_out=table.left_out,
         )
 
 
@@ -70,7 +72,7 @@ def read_scores(path: Path) -> ScoreTable:
     if absent:
         raise ScoreError(
             f"{path}: expected a score file, entries missing: {', '.join(absent)}; got {', '.join(entries) or 'none'}; "
-            "make it with stage test or `avrecog convert`"
+            "make it with stage test"
         )
     try:
         return ScoreTable(
@@ -81,21 +83,26 @@ def read_scores(path: Path) -> ScoreTable:
             kind=cast(Kind, str(entries["kind"])),
             model=str(entries["model"]),
             split=cast(Split, str(entries["split"])),
+            left_out=entries.get("left_out", np.zeros(0, "U1")),
         )
     except ScoreError as error:
-        raise ScoreError(f"{path}: {error}; make it anew with stage test or `avrecog convert`") from None
+        raise ScoreError(f"{path}: {error}; make it anew with stage test") from None
 
 
 def join_scores(tables: Sequence[ScoreTable]) -> list[ScoreTable]:
     """The tables with their rows in the first one's order, so that row i is the same clip in all.
 
+    A clip that some table says it left out (it has no sound, or no picture) is left out of all.
+
     Raises:
-        ScoreError: if there is no table, or if splits, classes, clip ids or labels differ; names the first difference.
+        ScoreError: if there is no table, if splits, classes, clip ids or labels differ (names the first difference), or
+            if no clip is in all tables.
     """
     if not tables:
         raise ScoreError("expected at least one score table, got none")
-    first = tables[0]
-    return [first, *(_in_order_of(first, table) for table in tables[1:])]
+    left_out = np.unique(np.concatenate([table.left_out for table in tables]))
+    first, *others = (_without(table, left_out) for table in tables)
+    return [first, *(_in_order_of(first, table) for table in others)]
 
 
 def probabilities(table: ScoreTable) -> np.ndarray:
@@ -129,6 +136,11 @@ def _problem(table: ScoreTable) -> str | None:
         return f"split: expected train, val or test, got {table.split!r}"
     if not table.model:
         return "model: expected a name, got empty text"
+    if table.left_out.ndim != 1 or table.left_out.dtype.kind != "U":
+        return f"left_out: expected a list of clip ids, got {_described(table.left_out)}"
+    both = ids[np.isin(ids, table.left_out)]
+    if len(both):
+        return f"left_out: {_named(both)} scored and left out"
     unique, counts = np.unique(ids, return_counts=True)
     if len(unique) < n_clips:
         return f"clip_id: {_named(unique[counts > 1])} there more than once"
@@ -149,6 +161,23 @@ def _problem(table: ScoreTable) -> str | None:
                 f"{scores[row].min():g} for clip {str(ids[row])!r}; if they are logits, say so in `kind`"
             )
     return None
+
+
+def _without(table: ScoreTable, clip_ids: np.ndarray) -> ScoreTable:
+    """The table without the rows of some clips.
+
+    Raises:
+        ScoreError: if none is left.
+    """
+    kept = ~np.isin(table.clip_ids, clip_ids)
+    if kept.all():
+        return table
+    if not kept.any():
+        raise ScoreError(
+            f"the models have no clip of split {table.split} in common: each left out what another scored; fuse models "
+            f"that use the same clips"
+        )
+    return replace(table, clip_ids=table.clip_ids[kept], labels=table.labels[kept], scores=table.scores[kept])
 
 
 def _in_order_of(first: ScoreTable, table: ScoreTable) -> ScoreTable:
@@ -208,10 +237,10 @@ def _read_entries(path: Path) -> dict[str, Any]:
             with loaded:
                 return {name: loaded[name] for name in loaded.files}
     except FileNotFoundError:
-        raise ScoreError(f"{path}: there is no such score file; make it with stage test or `avrecog convert`") from None
+        raise ScoreError(f"{path}: there is no such score file; make it with stage test") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ScoreError(
             f"{path}: expected a score file (.npz without pickled objects), can't be read: {error}; "
-            "make it with stage test or `avrecog convert`"
+            "make it with stage test"
         ) from None
-    raise ScoreError(f"{path}: expected a score file (.npz), got a single array; make it with `avrecog convert`")
+    raise ScoreError(f"{path}: expected a score file (.npz), got a single array; make it with stage test")

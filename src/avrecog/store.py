@@ -7,6 +7,7 @@ the last line and nothing else.
 """
 
 import csv
+import hashlib
 import io
 import json
 import logging
@@ -15,6 +16,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +24,7 @@ import numpy as np
 
 from avrecog.atomic import atomic_path, remove_leftovers
 from avrecog.errors import StoreError
+from avrecog.workers import n_processors
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ class StoreWriter:
         self.header: dict[str, Any] = {"settings": dict(settings), "row_shape": list(row_shape), "dtype": dtype}
         self._begun = {**self.header, "source": source}
         self.stored: dict[str, int] = {}  # clip_id -> rows
-        self._open = True
+        self._open, self._flushing = True, False
         remove_leftovers(folder)
         if (folder / "unfinished.json").exists() and _header(folder / "unfinished.json") == self._begun:
             self._take_up()
@@ -77,6 +80,7 @@ class StoreWriter:
 
     def flush(self) -> None:
         """Put the pending rows on the disk, then the lines that speak of them."""
+        self._flushing = True
         self._values.writelines(rows.tobytes() for _, rows in self._pending)
         self._values.flush()
         os.fsync(self._values.fileno())
@@ -90,20 +94,26 @@ class StoreWriter:
         self._index.flush()
         os.fsync(self._index.fileno())
         self._pending, self._pending_bytes, self._flushed_at = [], 0, time.monotonic()
+        self._flushing = False
 
     def close(self) -> None:
         """Put what is pending on the disk and leave the store unfinished, to be taken up later."""
-        if self._open:
+        if not self._open:
+            return
+        self._open = False
+        if not self._flushing:  # a flush that was interrupted half-way must not be begun again
             self.flush()
-            self._values.close()
-            self._index.close()
-            self._open = False
+        self._values.close()
+        self._index.close()
 
     def finish(self) -> None:
         """Put the last rows on the disk and declare the store whole."""
         self.close()
         with atomic_path(self.folder / "store.json") as temporary:
             temporary.write_text(json.dumps(self.header, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+    def seal(self) -> None:
+        """Say, after `finish`, that there is nothing left to go on with: the next writer begins anew."""
         (self.folder / "unfinished.json").unlink()
 
     def _begin(self) -> None:
@@ -119,6 +129,7 @@ class StoreWriter:
 
     def _take_up(self) -> None:
         """Keep the clips whose lines are whole; cut off what a kill left behind them."""
+        (self.folder / "store.json").unlink(missing_ok=True)
         row_bytes = int(np.prod(self.header["row_shape"])) * np.dtype(self.header["dtype"]).itemsize
         n_rows = (self.folder / "values.bin").stat().st_size // row_bytes
         lines = [line for line in _index_lines(self.folder, allow_cut=True) if int(line[1]) + int(line[2]) <= n_rows]
@@ -210,15 +221,29 @@ class Store:
         """Where each clip stands in `start` and `n_rows`: (n,) int64; every clip must be stored."""
         return np.array([self._position[clip_id] for clip_id in clip_ids], dtype=np.int64)
 
-    def verify(self) -> None:
-        """Read every row and compare the checksums.
+    def fingerprint(self, clip_ids: Sequence[str]) -> str:
+        """A digest of what is stored of these clips."""
+        digest = hashlib.sha256()
+        for position in self.positions(clip_ids).tolist():
+            digest.update(f"{self.clip_ids[position]!r} {self.n_rows[position]} {self._crc32[position]}\n".encode())
+        return digest.hexdigest()
+
+    def verify(self, clip_ids: Sequence[str] | None = None) -> None:
+        """Read the rows of these clips (None: of all) and compare the checksums (1 GB in memory: 0.22 s on 2 cores).
 
         Raises:
             StoreError: naming the first clip whose rows have changed since they were written.
         """
-        for clip_id, crc32 in zip(self.clip_ids, self._crc32, strict=True):
-            if f"{zlib.crc32(np.ascontiguousarray(self[clip_id]).tobytes()):08x}" != crc32:
-                raise StoreError(f"{self.folder}: the rows of clip {clip_id} differ from what was written; {_MEND}")
+        positions = range(len(self.clip_ids)) if clip_ids is None else self.positions(clip_ids).tolist()
+        with ThreadPoolExecutor(n_processors()) as pool:
+            for position, whole in zip(positions, pool.map(self._is_whole, positions, chunksize=64), strict=True):
+                if not whole:
+                    clip_id = self.clip_ids[position]
+                    raise StoreError(f"{self.folder}: the rows of clip {clip_id} differ from what was written; {_MEND}")
+
+    def _is_whole(self, position: int) -> bool:
+        rows = self.values[self.start[position] : self.start[position] + self.n_rows[position]]
+        return f"{zlib.crc32(rows.reshape(-1).view(np.uint8).data):08x}" == self._crc32[position]
 
 
 _MEND = "the store is damaged: remove the folder and run `dvc repro extract`"

@@ -7,18 +7,23 @@ temporary folders write there too), or wherever MLFLOW_TRACKING_URI points.
 
 import contextlib
 import fcntl
+import hashlib
+import io
 import json
 import logging
 import os
+import platform
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avrecog.config import Params
+from avrecog.errors import AvrecogError, TrackingError
 from avrecog.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -29,6 +34,7 @@ log = logging.getLogger(__name__)
 STAGES_EXPERIMENT = "avrecog-stages"
 ROWS_EXPERIMENT = "avrecog"
 SYSTEM_METRICS_EVERY_S = 10
+PROCESS_TAG = "process"  # machine, process id and start time
 
 
 def project_root() -> Path:
@@ -37,10 +43,15 @@ def project_root() -> Path:
 
 
 class Run:
-    """One MLflow run of `avrecog-stages`."""
+    """One MLflow run of `avrecog-stages`.
+
+    What can't be written now, since the store is away or full, is kept and tried again with the next numbers: tracking
+    never ends a training. Every number is in the project's own files too.
+    """
 
     def __init__(self, client: "MlflowClient", run_id: str, stage: str) -> None:
         self._client, self.run_id, self.stage = client, run_id, stage
+        self._waiting: list[Callable[[], None]] = []
         self.outcome: Outcome | None = None
 
     def log(self, outcome: Outcome) -> None:
@@ -49,9 +60,11 @@ class Run:
         self.log_metrics(outcome.metrics)
         self.log_curves(outcome.curves)
         for key, value in outcome.facts.items():
-            self._client.set_tag(self.run_id, key, value)
+            self.tag(key, value)
         for path in outcome.files:
-            self._client.log_artifact(self.run_id, str(path))
+            self._write(lambda path=path: self._client.log_artifact(self.run_id, str(path)))  # type: ignore[misc]
+        if outcome.manifest is not None:
+            self._write(lambda: _log_manifest(self._client, self.run_id, outcome.manifest))
 
     def log_epoch(self, step: int, metrics: Mapping[str, float]) -> None:
         """The numbers of one epoch, in one call."""
@@ -63,45 +76,87 @@ class Run:
 
     def log_curves(self, curves: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """Many steps at once."""
-        _log_batch(self._client, self.run_id, curves)
+        self._write(lambda: _log_batch(self._client, self.run_id, curves))
+
+    def tag(self, key: str, value: str) -> None:
+        """A word."""
+        self._write(lambda: self._client.set_tag(self.run_id, key, value))
+
+    def end(self, status: str, log_text: str) -> None:
+        """Write what is left, the log, and how the run ended."""
+        if log_text:
+            self._write(lambda: self._client.log_text(self.run_id, log_text, "log.txt"))
+        self._write(lambda: self._client.set_terminated(self.run_id, status))
+        if self._waiting:
+            log.error(
+                "%d entries of run %s could not be written to the tracking store", len(self._waiting), self.run_id
+            )
+
+    def _write(self, entry: Callable[[], None]) -> None:
+        self._waiting.append(entry)
+        try:
+            while self._waiting:
+                self._waiting[0]()
+                self._waiting.pop(0)
+        except Exception as error:  # noqa: BLE001  stores of metrics and artifacts are plug-ins and raise what they like
+            log.warning("the tracking store can't be written now (%s); kept, to be tried again", _first_line(error))
+
+
+class _SilentRun(Run):
+    """Of a process that is not the first of its training: the first one tracks."""
+
+    def __init__(self) -> None:
+        self.outcome = None
+
+    def log(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+    def log_epoch(self, step: int, metrics: Mapping[str, float]) -> None:
+        pass
 
 
 @contextlib.contextmanager
 def tracked(stage: str, params: Params, model: str | None = None) -> Iterator[Run]:
-    """An MLflow run around a stage: parameters and tags at its start, wall time and memory at its end.
+    """An MLflow run around a stage: parameters and tags at its start, wall time, memory and its log at its end.
 
-    A stage that raises leaves a run marked FAILED, one that is stopped a run marked KILLED. At a good end the outcome
-    is printed: one line for people, one line of JSON for programs.
+    A stage that raises leaves a run marked FAILED, one that is stopped a run marked KILLED; a run whose process was
+    killed is marked so by the next stage. At a good end the outcome is printed: one line for people, one line of JSON
+    for programs. Under torchrun there is one run, the first process's.
 
     Raises:
         KeyboardInterrupt: again, after the run is marked.
+        TrackingError: if the store can't be opened.
     """
     from avrecog.hardware import gpu_memory_mib, hardware, peak_memory_mib
+    from avrecog.processes import processes
 
+    if not processes().is_first:
+        logging.getLogger("avrecog").setLevel(logging.WARNING)
+        yield _SilentRun()
+        return
     began = time.perf_counter()
-    client = _client()
-    run_id = _start(client, STAGES_EXPERIMENT, f"{stage} {model}" if model else stage)
-    _log_params(client, run_id, params.flat())
-    for key, value in (
-        _context() | {"stage": stage, "hardware": hardware()} | ({"model": model} if model else {})
-    ).items():
-        client.set_tag(run_id, key, value)
-    run = Run(client, run_id, stage)
-    status = "FAILED"
-    try:
-        with _system_metrics(run_id, stage):
-            yield run
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    except Exception as error:
-        client.set_tag(run_id, "error", str(error)[:5000])
-        raise
-    finally:
-        seconds = time.perf_counter() - began
-        run.log_metrics({"wall_s": seconds, "peak_memory_mib": peak_memory_mib(), "gpu_memory_mib": gpu_memory_mib()})
-        client.set_terminated(run_id, status)
+    tags = _context() | {"stage": stage, "hardware": hardware()} | ({"model": model} if model else {})
+    with _kept_log() as kept:
+        client, run_id = _begin(STAGES_EXPERIMENT, f"{stage} {model}" if model else stage, params.flat(), tags)
+        run = Run(client, run_id, stage)
+        status = "FAILED"
+        try:
+            with _system_metrics(run_id, stage):
+                yield run
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        except Exception as error:
+            run.tag("error", str(error)[:5000])
+            told = isinstance(error, AvrecogError)
+            kept.write(f"error: {error}\n" if told else "".join(traceback.format_exception(error)))
+            raise
+        finally:
+            seconds = time.perf_counter() - began
+            memory = {"peak_memory_mib": peak_memory_mib(), "gpu_memory_mib": gpu_memory_mib()}
+            run.log_metrics({"wall_s": seconds, **memory})
+            run.end(status, kept.getvalue())
     assert run.outcome is not None, f"stage {stage} logged no outcome"
     sys.stdout.write(f"{stage}: {run.outcome.summary}\n")
     sys.stdout.write(
@@ -120,51 +175,180 @@ def log_row(
     """Write one finished run of the experiment `avrecog`: a row that people compare."""
     from avrecog.hardware import hardware
 
-    client = _client()
-    run_id = _start(client, ROWS_EXPERIMENT, name)
-    _log_params(client, run_id, params)
-    for key, value in (_context() | {"hardware": hardware()} | dict(tags)).items():
-        client.set_tag(run_id, key, value)
-    _log_batch(client, run_id, [(0, {key: value for key, value in metrics.items() if value is not None}), *curves])
-    for path in files:
-        client.log_artifact(run_id, str(path))
-    client.set_terminated(run_id, "FINISHED")
+    client, run_id = _begin(ROWS_EXPERIMENT, name, params, _context() | {"hardware": hardware()} | dict(tags))
+    try:
+        with _readable():
+            numbers = {key: value for key, value in metrics.items() if value is not None}
+            _log_batch(client, run_id, [(0, numbers), *curves])
+            for path in files:
+                client.log_artifact(run_id, str(path))
+            client.set_terminated(run_id, "FINISHED")
+    except BaseException:
+        client.delete_run(run_id)  # no row rather than half a row
+        raise
+
+
+def mark_dead_runs(client: "MlflowClient") -> int:
+    """Mark runs as KILLED whose process on this machine is gone without a word; how many."""
+    from mlflow.entities import ViewType
+
+    experiments = [client.get_experiment_by_name(name) for name in (STAGES_EXPERIMENT, ROWS_EXPERIMENT)]
+    ids = [experiment.experiment_id for experiment in experiments if experiment is not None]
+    if not ids:
+        return 0
+    running = client.search_runs(ids, "attributes.status = 'RUNNING'", ViewType.ACTIVE_ONLY)
+    dead = [run for run in running if _is_gone(run.data.tags.get(PROCESS_TAG, ""))]
+    for run in dead:
+        client.set_tag(run.info.run_id, "error", "its process has ended without a word: killed, or the machine stopped")
+        client.set_terminated(run.info.run_id, "KILLED")
+    return len(dead)
 
 
 def ensure_store(root: Path) -> str:
-    """The address of the tracking store, made if it is not there: once, under a lock, in WAL mode."""
+    """The address of the tracking store, made if it is not there: once, whole, under a lock, in WAL mode.
+
+    Raises:
+        TrackingError: if it can't be made or opened.
+    """
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if given:
         return given
     folder = root / "mlruns"
     folder.mkdir(exist_ok=True)
     database = folder / "mlflow.db"
-    address = f"sqlite:///{database}"
-    with (folder / ".init.lock").open("w") as lock:
+    with (folder / ".init.lock").open("w") as lock, _readable():
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not database.exists() or database.stat().st_size == 0:
-            from mlflow import MlflowClient
-
-            MlflowClient(address).search_experiments()  # makes the tables
-            with sqlite3.connect(database) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-    return address
+            _make_database(database)
+        elif not _writes_ahead(database):  # made by `mlflow ui`
+            _write_ahead(database)
+    return f"sqlite:///{database}"
 
 
-def _client() -> "MlflowClient":
-    root = project_root()
-    address = ensure_store(root)
+def open_store() -> "MlflowClient":
+    """A client of the project's tracking store.
+
+    Raises:
+        TrackingError: if it can't be opened.
+    """
+    address = ensure_store(project_root())
     import mlflow
     from mlflow import MlflowClient
 
-    mlflow.set_tracking_uri(address)  # the system metrics' monitor reads it
-    return MlflowClient(address)
+    with _readable():
+        mlflow.set_tracking_uri(address)  # the system metrics' monitor reads it
+        return MlflowClient(address)
 
 
-def _start(client: "MlflowClient", experiment: str, name: str) -> str:
-    found = client.get_experiment_by_name(experiment)
-    experiment_id = found.experiment_id if found else _create_experiment(client, experiment)
-    return client.create_run(experiment_id, run_name=name).info.run_id
+def _make_database(database: Path) -> None:
+    """Make the tables under another name first: a kill half-way would leave a database that nothing can open."""
+    from mlflow import MlflowClient
+
+    for leftover in database.parent.glob(".making-*"):
+        leftover.unlink()
+    temporary = database.with_name(f".making-{os.getpid()}.db")
+    MlflowClient(f"sqlite:///{temporary}").search_experiments()  # makes the tables
+    _write_ahead(temporary)
+    os.replace(temporary, database)
+
+
+def _write_ahead(database: Path) -> None:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _writes_ahead(database: Path) -> bool:
+    with database.open("rb") as file:
+        return file.read(20)[18:] == b"\x02\x02"
+
+
+def _begin(
+    experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
+) -> tuple["MlflowClient", str]:
+    """A new run with its parameters and tags.
+
+    Raises:
+        TrackingError: if the store can't be opened or written.
+    """
+    client = open_store()
+    with _readable():
+        mark_dead_runs(client)
+        found = client.get_experiment_by_name(experiment)
+        experiment_id = found.experiment_id if found else _create_experiment(client, experiment)
+        run = client.create_run(experiment_id, run_name=name, tags={**tags, PROCESS_TAG: _this_process()})
+        try:
+            _log_params(client, run.info.run_id, params)
+        except BaseException:
+            client.set_terminated(run.info.run_id, "FAILED")
+            raise
+    return client, run.info.run_id
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Within the block, what MLflow and SQLite find wrong becomes a TrackingError that names the store.
+
+    Raises:
+        TrackingError: with the reason.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
+        where = os.environ.get("MLFLOW_TRACKING_URI") or f"{project_root()}/mlruns/mlflow.db"
+        raise TrackingError(
+            f"{where}: the tracking store can't be used ({_first_line(error)}); see that it is there, whole and has "
+            f"room, or set MLFLOW_TRACKING_URI to another"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:300]
+
+
+@contextlib.contextmanager
+def _kept_log() -> Iterator[io.StringIO]:
+    """What is logged within the block, as text."""
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield text
+    finally:
+        root.removeHandler(handler)
+
+
+def _this_process() -> str:
+    """Machine, process id and start time: enough to tell later whether it is still there."""
+    import psutil
+
+    return f"{_machine()} {os.getpid()} {psutil.Process().create_time():.0f}"
+
+
+def _machine() -> str:
+    try:
+        return f"{platform.node()}/{os.stat('/proc/self/ns/pid').st_ino}"  # containers may share a name
+    except OSError:  # not Linux
+        return platform.node()
+
+
+def _is_gone(process: str) -> bool:
+    """Whether a process of this machine has ended; False for another machine's, of which nothing is known."""
+    import psutil
+
+    match process.split(" "):
+        case [machine, pid, started] if machine == _machine() and pid.isdigit():
+            try:
+                there = psutil.Process(int(pid))
+                ended = there.status() == psutil.STATUS_ZOMBIE
+                return ended or abs(there.create_time() - float(started)) > 2
+            except (psutil.NoSuchProcess, ValueError):
+                return True
+    return False
 
 
 def _create_experiment(client: "MlflowClient", name: str) -> str:
@@ -188,6 +372,16 @@ def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) 
         client.log_batch(run_id, params=entries[begin : begin + 100])
 
 
+def _log_manifest(client: "MlflowClient", run_id: str, manifest: Path | None) -> None:
+    """The manifest as a dataset, with the digest that dvc.lock has for it."""
+    from mlflow.entities import Dataset, DatasetInput
+
+    assert manifest is not None
+    digest = hashlib.md5(manifest.read_bytes(), usedforsecurity=False).hexdigest()
+    source = json.dumps({"uri": str(manifest.resolve())})
+    client.log_inputs(run_id, datasets=[DatasetInput(Dataset("manifest", digest, "local", source), tags=[])])
+
+
 def _log_batch(client: "MlflowClient", run_id: str, curves: Sequence[tuple[int, Mapping[str, float]]]) -> None:
     from mlflow.entities import Metric
 
@@ -206,7 +400,7 @@ def _context() -> dict[str, str]:
         "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
         "dvc.stage": os.environ.get("DVC_STAGE"),
         "git.commit": _git("rev-parse", "HEAD"),
-        "git.dirty": "true" if _git("status", "--porcelain", "--untracked-files=no") else "false",
+        "git.dirty": {"": "false", None: None}.get(_git("status", "--porcelain", "--untracked-files=no"), "true"),
     }
     return {key: value for key, value in tags.items() if value}
 

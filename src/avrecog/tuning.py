@@ -8,6 +8,7 @@ and the number of trials before it, so a search that was killed and resumed take
 import contextlib
 import hashlib
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 from optuna.trial import TrialState
 
+from avrecog import fusion
 from avrecog.atomic import sole_writer
 from avrecog.errors import ScoreError
 from avrecog.fusion import FuseConfig, FusionObjective, normalise
@@ -195,7 +197,9 @@ def _drop_cut_off_line(path: Path) -> None:
 
 
 def _digest(probabilities: np.ndarray, labels: np.ndarray, models: Sequence[str], config: FuseConfig) -> str:
-    digest = hashlib.sha256(repr((list(models), probabilities.shape, config.objective, config.seed)).encode())
+    # the code too: values from before a fix must not be gone on with
+    code = [Path(str(module.__file__)).read_bytes() for module in (fusion, sys.modules[__name__])]
+    digest = hashlib.sha256(repr((code, list(models), probabilities.shape, config.objective, config.seed)).encode())
     for array in (probabilities, labels):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

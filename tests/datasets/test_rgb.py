@@ -88,7 +88,7 @@ def test_draws_change_with_seed_and_epoch_and_with_nothing_else():
 def test_one_view_is_the_middle_of_each_segment():
     clips = clip_set(9, 30)
     views = clips.views(1)
-    assert views.tolist() == [[0, 500_000], [1, 500_000]]
+    assert views.tolist() == [[0, 0, 1], [1, 0, 1]]
     (batch,) = clips.view_batch(views, CPU)
     assert red(batch)[:, :, 0].tolist() == [[1, 4, 7], [55, 65, 75]]
 
@@ -98,15 +98,16 @@ def test_one_view_is_the_middle_of_each_segment():
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4),
     n_segments=st.integers(1, 5),
     n_views=st.none() | st.integers(1, 4),
+    snippet=st.integers(1, 12),
 )
-def test_views_are_in_clip_order_and_all_of_them_show_every_frame(lengths, n_segments, n_views):
-    clips = clip_set(*lengths, n_segments=n_segments, augment=STRONG)
+def test_views_are_in_clip_order_and_all_of_them_show_every_frame(lengths, n_segments, n_views, snippet):
+    clips = clip_set(*lengths, n_segments=n_segments, snippet=snippet, augment=STRONG)
     views = clips.views(n_views)
     assert views.dtype == np.int64
     assert (np.diff(views[:, 0]) >= 0).all()
     assert set(views[:, 0]) == set(range(len(lengths)))
     per_clip = np.bincount(views[:, 0])
-    covering = -(-np.array(lengths) // n_segments)
+    covering = -(-np.array(lengths) // (n_segments * snippet))
     assert (per_clip == (covering if n_views is None else np.minimum(covering, n_views))).all()
     if n_views is None:
         seen = set(red(clips.view_batch(views, CPU)[0]).ravel().tolist())
@@ -137,4 +138,4 @@ def test_clips_stand_in_the_order_asked_for():
 
 def test_no_clips_have_no_views():
     clips = clip_set(9, clip_ids=[])
-    assert clips.views(None).shape == clips.views(2).shape == (0, 2)
+    assert clips.views(None).shape == clips.views(2).shape == (0, 3)

@@ -57,7 +57,9 @@ def test_a_folder_becomes_manifest_splits_labels_and_report(tmp_path):
     assert report == {
         "n_clips": 10,
         "n_skipped": 0,
+        "n_missing": 0,
         "skipped": [],
+        "ends_cut": [],
         "n_silent": 0,
         "n_pictureless": 0,
         "splits": {"train": {"high": 3, "low": 3}, "val": {"high": 1, "low": 1}, "test": {"high": 1, "low": 1}},
@@ -66,6 +68,13 @@ def test_a_folder_becomes_manifest_splits_labels_and_report(tmp_path):
     assert outcome.summary.startswith("10 clips of 2 classes: 6 train, 2 val, 2 test; 0 skipped")
     assert outcome.metrics["n_train"] == 6
     assert (tmp_path / "out/demo").is_dir()
+
+
+def test_clips_of_one_file_are_one_group_however_its_path_is_written(run, media):
+    ways = ("a.wav", f"../{media.name}/a.wav", media / "a.wav")
+    rows = [{"path": path, "label": "x", "start": n / 5, "end": n / 5 + 0.2} for n, path in enumerate(ways)]
+    clips = read_manifest(run([*spans("b.wav"), *rows]) / "manifest.csv")
+    assert len({clip.group for clip in clips[10:]}) == 1
 
 
 def test_what_the_files_hold_stands_in_the_manifest(run, media):
@@ -119,7 +128,7 @@ def test_folds_are_heeded(run):
         ({"path": "broken.mp4"}, "can't be decoded"),
         ({"path": "missing.wav"}, "no such file"),
         ({"path": "a.wav", "start": 1.5}, "starts at 1.5 s, but the file lasts 1 s"),
-        ({"path": "a.wav", "start": 0.995}, "starts at 0.995 s, but the file lasts 1 s"),
+        ({"path": "a.wav", "start": 0.995}, "expected 0.01 s at least, got 0.995 to 1 s"),
     ],
 )
 def test_a_clip_that_cannot_be_read_is_skipped_counted_and_listed(run, row, reason):

@@ -101,9 +101,10 @@ def test_the_test_does_not_change_with_the_fraction_of_val():
     assert names(one, "val") < names(other, "val")
 
 
-def test_a_fold_is_the_test_and_the_others_are_train_and_val():
+def test_a_fold_is_the_test_and_the_others_are_train_and_val(caplog):
     folds = [index % 5 for index in range(50)]
     splits = split(["a"] * 50, folds=folds, test_fold=2, annotated=["train"] * 50)
+    assert "column `split` is passed over" in caplog.text
     assert names(splits, "test") == {f"clip{index}" for index in range(2, 50, 5)}
     assert len(names(splits, "val")) == 8
 
@@ -112,6 +113,11 @@ def test_a_fold_is_the_test_and_the_others_are_train_and_val():
 def test_a_fold_that_no_clip_has_is_refused(folds, known):
     with pytest.raises(ManifestError, match=f"no clip has fold 9; the annotation's folds: {known}"):
         split(["a"] * 3, folds=folds, test_fold=9)
+
+
+def test_a_clip_without_a_fold_is_never_taken_for_training():
+    with pytest.raises(ManifestError, match="data.test_fold: 1 clips have no fold, the first is clip2; fill the col"):
+        split(["a"] * 3, folds=[1, 2, None], test_fold=1)
 
 
 def test_splits_for_some_clips_only_are_refused():

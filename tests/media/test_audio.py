@@ -154,3 +154,18 @@ def test_a_file_with_a_header_only_is_refused(tmp_path):
 def test_decoding_twice_gives_the_same_bytes(tmp_path):
     path = make_tone(tmp_path / "a.ogg").path
     np.testing.assert_array_equal(decode_audio(path, 16_000), decode_audio(path, 16_000))
+
+
+@pytest.mark.parametrize("start_s", [0.0, 0.25, 0.75])
+def test_sound_that_begins_after_the_picture_keeps_its_place(tmp_path, start_s):
+    video = make_video(tmp_path / "a.mp4", n_frames=50, sound_begins_s=0.5)
+    waveform = decode_audio(video.path, 16_000, start_s, 2.0)
+    assert len(waveform) == pytest.approx((2.0 - start_s) * 16_000, abs=1200)
+    loud = np.abs(waveform) > 0.1
+    assert loud.argmax() / 16_000 == pytest.approx(max(0.0, 0.5 - start_s), abs=0.07)
+
+
+def test_a_span_before_the_sound_begins_holds_no_sound(tmp_path):
+    video = make_video(tmp_path / "a.mp4", n_frames=50, sound_begins_s=1.0)
+    with pytest.raises(MediaError, match="no sound between 0 s and 0.5"):
+        decode_audio(video.path, 16_000, 0.0, 0.5)

@@ -1,6 +1,7 @@
 """A training that was stopped goes on, and only then."""
 
 import os
+import shutil
 import signal
 import time
 
@@ -193,3 +194,30 @@ def test_a_damaged_checkpoint_is_said_and_begun_anew(project, caplog):
     with caplog.at_level("INFO"):
         projects.run(project, "train", "audio")
     assert "last.ckpt: is damaged or no checkpoint" in caplog.text
+
+
+def test_a_stopped_training_is_begun_anew_when_the_stored_rows_have_changed(project, monkeypatch, caplog):
+    """Other media with the same ids and lengths: the manifest is the same, what was learned from is not."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(SystemExit):
+            projects.run(project, "train", "audio")
+    for path in (project / "clips/low").iterdir():
+        shutil.copy(project / "clips/high" / path.name, path)
+    projects.run(project, "extract")
+    with caplog.at_level("INFO"):
+        projects.run(project, "train", "audio")
+    assert "its parameters or data were others" in caplog.text
+
+
+def test_a_state_of_another_version_is_begun_anew(project, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(SystemExit):
+            projects.run(project, "train", "audio")
+    checkpoint = load_checkpoint(project / "models/audio/last.ckpt")
+    del checkpoint["state"]["seconds"], checkpoint["format"]
+    training.save_checkpoint(project / "models/audio/last.ckpt", checkpoint)
+    with caplog.at_level("INFO"):
+        projects.run(project, "train", "audio")
+    assert "another version of avrecog wrote it" in caplog.text

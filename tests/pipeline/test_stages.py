@@ -1,15 +1,21 @@
 """Every stage, its main() called in this process, on synthetic clips."""
 
 import csv
+import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
+import timm
 from mlflow import MlflowClient
 
 import projects
 from avrecog.checkpoints import load_checkpoint
 from avrecog.scores import read_scores
+from clips import make_video, write_annotation
+
+STORE_FILES = ("values.bin", "index.csv", "store.json")
 
 
 def client(folder):
@@ -63,6 +69,7 @@ def test_the_fusion_file_has_the_keys_of_the_contract(finished_project):
     fusion = read_json(finished_project / "results/metrics/fuse.json")
     assert fusion.keys() == {
         *("coefficients", "val", "test", "best_single", "gain", "val_reused", "n_trials", "seconds"),
+        *("n_clips", "n_left_out"),
     }
     assert sum(fusion["coefficients"].values()) == pytest.approx(1)
     assert fusion["test"].keys() == {"top1", "top5", "mean_class_accuracy"}
@@ -149,8 +156,10 @@ def test_another_seed_gives_other_weights(project):
 
 def test_prepare_and_extract_again_give_the_same_bytes(project):
     names = ["data/manifest.csv", "data/splits.csv", "data/labels.txt", "data/report.json"]
+    names += [f"data/features/{modality}/{name}" for modality in ("audio", "video") for name in STORE_FILES]
     before = [(project / name).read_bytes() for name in names]
     projects.run(project, "prepare")
+    projects.run(project, "extract")
     assert [(project / name).read_bytes() for name in names] == before
 
 
@@ -221,3 +230,64 @@ def test_the_stage_ends_in_one_line_for_people_and_one_for_programs(project, cap
     *_, words, line = capsys.readouterr().out.strip().splitlines()
     assert words.startswith("fuse: audio ")
     assert json.loads(line)["stage"] == "fuse"
+
+
+def test_a_clip_without_sound_is_left_out_of_the_fusion_and_counted(finished_project, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(finished_project / "clips", folder / "clips")
+    shutil.copytree(finished_project / "mlruns", folder / "mlruns")
+    make_video(folder / "clips/low/mute.mp4", n_frames=12, fps=12.5, width=64, height=64, with_audio=False)
+    rows = [{"path": path.relative_to(folder), "label": path.parent.name} for path in sorted(folder.glob("clips/*/*"))]
+    for index, row in enumerate(rows):
+        row["split"] = "test" if row["path"].stem == "mute" else ("train", "train", "val", "test")[index % 4]
+    write_annotation(folder / "clips.csv", rows)
+    data = {"source": "csv", "annotation": "clips.csv"}
+    projects.write_params(folder, projects.SMALL, {"data": data, "train": {"epochs": 1, "warmup_epochs": 0}})
+    projects.run_all(folder)
+    fusion = read_json(folder / "results/metrics/fuse.json")
+    assert fusion["n_left_out"] == {"audio": 1}
+    assert read_json(folder / "results/metrics/test/audio.json")["n_left_out"] == 1
+    n_rgb = read_json(folder / "results/metrics/test/rgb.json")["n_clips"]
+    assert fusion["n_clips"] == read_json(folder / "results/metrics/test/audio.json")["n_clips"] == n_rgb - 1
+
+
+def test_rows_hold_all_parameters_that_could_tell_them_apart(finished_project):
+    for row in runs(finished_project, "avrecog"):
+        assert {"test.n_clips", "benchmark.repeats", "data.annotation", "fuse.n_trials"} <= row.data.params.keys()
+    (fusion,) = [row for row in runs(finished_project, "avrecog") if row.info.run_name == "fusion"]
+    assert fusion.data.params["models.rgb.train.lr"] == "0.02"
+
+
+def test_the_manifest_is_tracked_as_a_dataset_with_the_digest_of_dvc(finished_project):
+    (run,) = [run for run in runs(finished_project, "avrecog-stages") if run.info.run_name == "prepare"]
+    (entry,) = run.inputs.dataset_inputs
+    digest = hashlib.md5((finished_project / "data/manifest.csv").read_bytes()).hexdigest()
+    assert (entry.dataset.name, entry.dataset.digest) == ("manifest", digest)
+
+
+def test_a_store_made_from_another_manifest_is_refused(project, capsys):
+    manifest = project / "data/manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",1.0,", ",0.9,", 1))
+    with pytest.raises(SystemExit):
+        projects.run(project, "train", "audio")
+    assert "was made from another manifest than is there now; run `dvc repro extract`" in capsys.readouterr().err
+
+
+def test_audio_begun_from_imagenet_is_standardised_too(project, monkeypatch):
+    """The weights are made here: nothing is downloaded."""
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained=False, **options: create(name, **options))
+    model = {"backbone": "resnet10t", "depth": None, "width": None, "init_from": "imagenet"}
+    projects.write_params(
+        project, projects.SMALL, {"models": {"audio": model}, "train": {"epochs": 1, "warmup_epochs": 0}}
+    )
+    projects.run(project, "train", "audio")
+    weights = load_checkpoint(project / "models/audio/best.ckpt")["weights"]
+    (mean,) = [float(value) for name, value in weights.items() if name.endswith("standardise.mean")]
+    assert mean < -1
+
+
+@pytest.mark.parametrize("seed", [0, 20251125, 2**63])
+def test_any_seed_will_do(project, seed):
+    projects.write_params(project, projects.SMALL, {"train": {"seed": seed, "epochs": 1, "warmup_epochs": 0}})
+    projects.run(project, "train", "audio")

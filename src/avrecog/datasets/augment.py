@@ -33,8 +33,8 @@ class AudioAugmentConfig:
 class VideoAugmentConfig:
     """Part `video` of train.augment: what happens to frames in training."""
 
-    min_area: Fraction = 1.0  # random resized crop: smallest part of the picture; 1 with aspect 1: a random crop
-    max_aspect: NonNegativeNumber = 1.0  # most extreme aspect ratio of that crop; its inverse is the other end
+    min_area: Fraction = 1.0  # random resized crop: smallest part of the picture; 1: a random crop, not resized
+    max_aspect: NonNegativeNumber = 1.0  # how far its shape may be from the model's input's, either way
     flip: Flag = False  # left and right, every second clip
     brightness: Fraction = 0.0
     contrast: Fraction = 0.0
@@ -45,6 +45,8 @@ class VideoAugmentConfig:
             raise ConfigError(f"min_area: expected above 0 and at most 1, got {self.min_area:g}")
         if self.max_aspect < 1:
             raise ConfigError(f"max_aspect: expected at least 1, got {self.max_aspect:g}")
+        if self.max_aspect > 1 and self.min_area == 1:
+            raise ConfigError(f"max_aspect: expected 1 with min_area 1, which crops nothing, got {self.max_aspect:g}")
 
 
 @section
@@ -130,7 +132,7 @@ def apply_audio(log_mel: Tensor, draw: AudioDraw, config: AudioAugmentConfig, pe
 
 def _masks(numbers: np.ndarray, widest: float, length: int, device: torch.device) -> Tensor:
     """(B, length) true where one of the masks lies; numbers (B, masks, 2) give width and place."""
-    width = np.floor(numbers[..., 0] * (widest * length + 1))
+    width = np.floor(numbers[..., 0] * (np.floor(widest * length) + 1))
     start = np.floor(numbers[..., 1] * (length - width + 1))
     place = torch.arange(length, device=device)
     begin = torch.from_numpy(start).to(device)[..., None]
@@ -179,8 +181,10 @@ def apply_video(frames: Tensor, draw: VideoDraw, config: VideoAugmentConfig, siz
     # at min_area 1 the crop is the result's own size, moved at random
     if config.min_area < 1:
         area = config.min_area + draw.crop[:, 0] * (1 - config.min_area)
-        crop_height = np.minimum(1.0, np.sqrt(area / np.exp(log_aspect)))
-        crop_width = np.minimum(1.0, np.sqrt(area * np.exp(log_aspect)))
+        # the largest part of the picture that has the result's shape is the whole that is cropped from
+        largest = min(height / size[0], width / size[1])
+        crop_height = np.minimum(1.0, np.sqrt(area / np.exp(log_aspect)) * largest * size[0] / height)
+        crop_width = np.minimum(1.0, np.sqrt(area * np.exp(log_aspect)) * largest * size[1] / width)
     else:
         crop_height = np.full(batch, min(1.0, size[0] / height))
         crop_width = np.full(batch, min(1.0, size[1] / width))

@@ -28,14 +28,14 @@ class ClipDataset(Protocol[D]):
         ...
 
     def views(self, n_views: int | None) -> np.ndarray:
-        """All views of all clips: (V, 2) int64, clip index and the view's place, in the order of the clips.
+        """All views of all clips: (V, 2 or more) int64, clip index and the view's place, in the order of the clips.
 
         With None, as many as it takes to cover each clip.
         """
         ...
 
     def view_batch(self, views: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:
-        """The views (B, 2), without augmentation."""
+        """The views, rows of `views`, without augmentation."""
         ...
 
 

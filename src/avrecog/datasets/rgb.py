@@ -8,7 +8,7 @@ from torch import Tensor
 
 from avrecog.datasets.augment import VideoAugmentConfig, VideoDraw, apply_video, draw_video
 from avrecog.datasets.clips import epoch_generator
-from avrecog.datasets.sampling import n_covering_views, segment_frames
+from avrecog.datasets.sampling import n_covering_views, segment_frames, view_frames
 from avrecog.store import ClipRows
 
 
@@ -47,33 +47,29 @@ class RgbClips:
     def training_batch(self, indices: np.ndarray, draw: VideoDraw, device: torch.device) -> tuple[Tensor]:
         """A random snippet of each segment of the clips `indices` (B,), augmented on the device."""
         rows = draw.rows(indices)
-        return (apply_video(self._frames(indices, rows.position, device), rows, self.augment, self.size),)
+        first = segment_frames(self._n_rows[indices], self.n_segments, rows.position, self.snippet)
+        return (apply_video(self._frames(indices, first, device), rows, self.augment, self.size),)
 
     def views(self, n_views: int | None) -> np.ndarray:
-        """(V, 2): clip index and the place in each segment, in millionths; None: every frame is seen once."""
+        """(V, 3): clip index, number of the view, and of how many; None: every frame is seen."""
         wanted = n_covering_views(self._n_rows, self.n_segments * self.snippet)
         if n_views is not None:
             wanted = np.minimum(wanted, n_views)
         return np.array(
-            [
-                (clip, round((2 * view + 1) / (2 * n) * 1_000_000))
-                for clip, n in enumerate(wanted.tolist())
-                for view in range(n)
-            ],
-            dtype=np.int64,
-        ).reshape(-1, 2)
+            [(clip, view, n) for clip, n in enumerate(wanted.tolist()) for view in range(n)], dtype=np.int64
+        ).reshape(-1, 3)
 
     def view_batch(self, views: np.ndarray, device: torch.device) -> tuple[Tensor]:
-        """The views (B, 2): the middle of the picture at `size`."""
-        position = np.repeat(views[:, 1:] / 1_000_000, self.n_segments, axis=1)
-        frames = self._frames(views[:, 0], position, device)
+        """The views (B, 3): the middle of the picture at `size`."""
+        clips, view, n_views = views.T
+        first = view_frames(self._n_rows[clips], self.n_segments, view, n_views, self.snippet)
+        frames = self._frames(clips, first, device)
         top, left = (frames.shape[-2] - self.size[0]) // 2, (frames.shape[-1] - self.size[1]) // 2
         return (frames[..., top : top + self.size[0], left : left + self.size[1]],)
 
-    def _frames(self, indices: np.ndarray, position: np.ndarray, device: torch.device) -> Tensor:
-        """(B, n_segments, 3 * snippet, H, W) float32 in 0..1, whole stored pictures."""
+    def _frames(self, indices: np.ndarray, first: np.ndarray, device: torch.device) -> Tensor:
+        """(B, n_segments, 3 * snippet, H, W) float32 in 0..1, whole stored pictures; `first` frames (B, n_segments)."""
         n_rows = self._n_rows[indices]
-        first = segment_frames(n_rows, self.n_segments, position, self.snippet)
         inside = np.minimum(first[:, :, None] + np.arange(self.snippet), n_rows[:, None, None] - 1)
         values = self._values[self._start[indices, None, None] + inside]  # (B, N, snippet, H, W, 3) uint8
         frames = torch.from_numpy(values).to(device).permute(0, 1, 2, 5, 3, 4).flatten(2, 3)

@@ -51,3 +51,32 @@ def segment_frames(n_frames: np.ndarray, n_segments: int, position: np.ndarray, 
     choices = np.maximum(1, n_frames - snippet + 1)[:, None]
     slices = np.arange(n_segments)[None, :]
     return np.minimum(np.floor((slices + position) / n_segments * choices), choices - 1).astype(np.int64)
+
+
+def view_frames(
+    n_frames: np.ndarray, n_segments: int, view: np.ndarray, n_views: np.ndarray, snippet: int = 1
+) -> np.ndarray:
+    """First frame of the snippet in each segment, for view number `view` of the `n_views` of a clip.
+
+    The views' places in a segment are evenly spaced; one view has TSN's middle. Where snippets of several frames are
+    enough to cover the clip they stand from its first frame to its last, so that none is missed.
+
+    Args:
+        n_frames: (B,) lengths.
+        n_segments: slices.
+        view: (B,) in [0, n_views).
+        n_views: (B,) of each clip.
+        snippet: consecutive frames taken at each place.
+
+    Returns: (B, n_segments) int64 in [0, n_frames - snippet], 0 where the video is shorter than a snippet.
+    """
+    position = np.repeat(((2 * view + 1) / (2 * n_views))[:, None], n_segments, axis=1)
+    first = segment_frames(n_frames, n_segments, position, snippet)
+    if snippet == 1:
+        return first  # the middles of as many slices as there are frames are all the frames
+    n_snippets = n_segments * n_views
+    number = np.arange(n_segments)[None, :] * n_views[:, None] + view[:, None]
+    free = np.maximum(0, n_frames - snippet)[:, None]
+    spread = np.round(number * free / np.maximum(1, n_snippets - 1)[:, None]).astype(np.int64)
+    covered = (n_snippets * snippet >= n_frames) & (n_snippets > 1)
+    return np.where(covered[:, None], spread, first)

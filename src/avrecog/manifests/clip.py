@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -43,6 +44,11 @@ def media_path(path: str) -> Path:
     if here.is_absolute() or here.exists():
         return here
     return Path(os.environ.get("DVC_ROOT", ".")) / path
+
+
+def clips_digest(clips: Sequence[Clip]) -> str:
+    """Of all rows of a manifest: a store says with it what it was made from."""
+    return hashlib.sha256(repr(list(clips)).encode()).hexdigest()
 
 
 def write_manifest(path: Path, clips: Iterable[Clip]) -> None:

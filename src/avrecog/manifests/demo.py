@@ -4,9 +4,6 @@ No download, no licence question. A class is an action on a material: the pictur
 the sound carries the material (demo_sound.py), both follow one timeline (demo_motion.py).
 """
 
-import concurrent.futures
-import multiprocessing
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +15,7 @@ from avrecog.config import Count, Fraction, Number, PositiveNumber, WholeNumber,
 from avrecog.errors import ConfigError
 from avrecog.manifests.annotated import AnnotatedClip
 from avrecog.manifests.demo_clip import ClipPlan, write_clip
+from avrecog.workers import n_processors, worker_pool
 
 SPLITS = ("train", "val", "test")
 CLIPS_WORTH_A_PROCESS = 24  # below this, starting another process costs more than it saves
@@ -118,7 +116,7 @@ def read_demo(annotation: Path, out: Path) -> list[AnnotatedClip]:
                     clip_id=f"{split}_{name}",
                 )
             )
-    write_clips(plans, min(_n_cores(), -(-len(plans) // CLIPS_WORTH_A_PROCESS)))
+    write_clips(plans, min(n_processors(), -(-len(plans) // CLIPS_WORTH_A_PROCESS)))
     return rows
 
 
@@ -132,8 +130,7 @@ def write_clips(plans: Sequence[ClipPlan], n_processes: int) -> None:
                 write_clip(plan)
                 progress.update()
             return
-        # spawn: a fork of a process that has threads (torch, mlflow) can hang
-        with concurrent.futures.ProcessPoolExecutor(n_processes, multiprocessing.get_context("spawn")) as pool:
+        with worker_pool(n_processes) as pool:
             for _ in pool.map(write_clip, plans, chunksize=8):
                 progress.update()
 
@@ -153,7 +150,3 @@ def _plan(config: DemoConfig, path: Path, seed: tuple[int, int, int], action: st
         snr_db=config.sound.snr_db,
         n_clicks=config.sound.n_clicks,
     )
-
-
-def _n_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,9 +1,12 @@
 """Source `folder`: a tree in which each class is a folder of media files."""
 
+import logging
 from pathlib import Path
 
 from avrecog.errors import ManifestError
 from avrecog.manifests.annotated import AnnotatedClip
+
+log = logging.getLogger(__name__)
 
 ENDINGS = frozenset(
     [
@@ -51,6 +54,15 @@ def read_folder(root: Path, folder: Path) -> list[AnnotatedClip]:
         clips = [clip for name in names for clip in _classes(root / name, folder / name, name)]
     else:
         clips = _classes(root, folder, None)
+    taken = {clip.where for clip in clips}
+    passed_over = [path for path in sorted(root.rglob("*")) if _is_media(path) and str(path) not in taken]
+    if passed_over:
+        log.warning(
+            "%s: %d media files are passed over, since they don't lie in a class folder of the first level, e.g. %s",
+            root,
+            len(passed_over),
+            passed_over[0],
+        )
     if not clips:
         raise ManifestError(
             f"{root}: no media files in it; expected {root}/<class>/<file>{{{', '.join(sorted(ENDINGS))}}}"
@@ -62,5 +74,9 @@ def _classes(root: Path, folder: Path, split: str | None) -> list[AnnotatedClip]
     return [
         AnnotatedClip(path=str(folder / path.relative_to(root)), label=path.parent.name, where=str(path), split=split)
         for path in sorted(root.glob("*/*"))
-        if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and not path.parent.name.startswith(".")
+        if _is_media(path) and not path.parent.name.startswith(".")
     ]
+
+
+def _is_media(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".")

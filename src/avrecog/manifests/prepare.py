@@ -1,5 +1,6 @@
 """Stage prepare: from an annotation to the manifest, the splits, the class names and a report."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from avrecog.manifests.folder import read_folder
 from avrecog.manifests.splits import counts, make_splits
 from avrecog.media.container import Probe, probe
 from avrecog.outcome import Outcome
+from avrecog.workers import n_processors
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
     Raises:
         ManifestError: if the annotation is wrong, two clips have one id, or too many files can't be read.
     """
-    rows = _read_annotation(data, out / "demo")
+    rows = _with_groups(_read_annotation(data, out / "demo"))
     probes = _probe_all([media_path(row.path) for row in rows])
     clips, kept, skipped = [], [], []
     for row, clip_id, found in zip(rows, _clip_ids(rows), probes, strict=True):
@@ -65,7 +67,10 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
             kept.append(row)
         except MediaError as error:
             skipped.append({"clip_id": clip_id, "where": row.where, "reason": str(error)})
-    report = {"n_clips": len(clips), "n_skipped": len(skipped), "skipped": skipped}
+    ends_cut = [clip.clip_id for row, clip in zip(kept, clips, strict=True) if (row.stop_s or 0) > clip.stop_s + 0.1]
+    n_missing = sum(not media_path(row.path).exists() for row in rows)
+    report = {"n_clips": len(clips), "n_skipped": len(skipped), "n_missing": n_missing, "skipped": skipped}
+    report["ends_cut"] = ends_cut  # annotated to end after their file does
     if len(skipped) > data.max_skipped * len(rows):
         shown = "\n  ".join(f"{item['where']}: {item['reason']}" for item in skipped[:20])
         raise ManifestError(
@@ -101,15 +106,19 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         f"{len(clips):,} clips of {len(labels)} classes: {sizes['train']:,} train, {sizes['val']:,} val, "
         f"{sizes['test']:,} test; {len(skipped)} skipped, {n_silent} without sound, {n_pictureless} without picture"
     )
+    if ends_cut:
+        summary += f"; {len(ends_cut)} end where their file does, before the annotated end, see {out}/report.json"
     metrics: dict[str, float | None] = {
         "n_clips": len(clips),
         "n_classes": len(labels),
         "n_skipped": len(skipped),
+        "n_missing": n_missing,
+        "n_ends_cut": len(ends_cut),
         "n_silent": n_silent,
         "n_pictureless": n_pictureless,
         **{f"n_{split}": count for split, count in sorted(sizes.items())},
     }
-    return Outcome(summary, metrics, files=[out / "report.json", out / "labels.txt"])
+    return Outcome(summary, metrics, files=[out / "report.json", out / "labels.txt"], manifest=out / "manifest.csv")
 
 
 def _read_annotation(data: DataConfig, demo_folder: Path) -> list[AnnotatedClip]:
@@ -123,10 +132,21 @@ def _read_annotation(data: DataConfig, demo_folder: Path) -> list[AnnotatedClip]
     return readers[data.source]()
 
 
+def _with_groups(rows: Sequence[AnnotatedClip]) -> list[AnnotatedClip]:
+    """The rows, those without a group in one of their own file's, however its path is written."""
+    names: dict[str, str] = {}
+    return [
+        row
+        if row.group
+        else dataclasses.replace(row, group=names.setdefault(os.path.realpath(media_path(row.path)), row.path))
+        for row in rows
+    ]
+
+
 def _probe_all(paths: Sequence[Path]) -> list[Probe | MediaError]:
     """What each file holds, or why it can't be read; each file is opened once however many clips it has."""
     distinct = list(dict.fromkeys(paths))
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # FFmpeg works without Python's lock
+    with ThreadPoolExecutor(n_processors()) as pool:  # FFmpeg works without Python's lock
         found = list(tqdm(pool.map(_probe, distinct), total=len(distinct), unit="file", desc="probe", mininterval=1))
     by_path = dict(zip(distinct, found, strict=True))
     return [by_path[path] for path in paths]
@@ -144,13 +164,15 @@ def _clip(row: AnnotatedClip, clip_id: str, found: Probe | MediaError) -> Clip:
         raise found
     start_s = row.start_s or 0.0
     stop_s = found.duration_s if row.stop_s is None else min(row.stop_s, found.duration_s)
-    if stop_s - start_s < SHORTEST_S:
+    if start_s >= found.duration_s:
         raise MediaError(f"{row.path}: starts at {start_s:g} s, but the file lasts {found.duration_s:g} s")
+    if stop_s - start_s < SHORTEST_S:
+        raise MediaError(f"{row.path}: expected {SHORTEST_S:g} s at least, got {start_s:g} to {stop_s:g} s")
     return Clip(
         clip_id=clip_id,
         path=row.path,
         label=row.label,
-        group=row.group or row.path,
+        group=str(row.group),
         fold=row.fold,
         start_s=round(start_s, 6),
         stop_s=round(stop_s, 6),

@@ -1,11 +1,14 @@
 """Which clip is for training, which for validation, which for the test."""
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from avrecog.errors import ManifestError
+
+log = logging.getLogger(__name__)
 
 
 def make_splits(
@@ -33,6 +36,13 @@ def make_splits(
         if test_fold not in folds:
             known = ", ".join(str(fold) for fold in sorted({fold for fold in folds if fold is not None})) or "none"
             raise ManifestError(f"data.test_fold: no clip has fold {test_fold}; the annotation's folds: {known}")
+        lacking = [clip_id for clip_id, fold in zip(clip_ids, folds, strict=True) if fold is None]
+        if lacking:
+            raise ManifestError(
+                f"data.test_fold: {len(lacking)} clips have no fold, the first is {lacking[0]}; fill the column"
+            )
+        if any(annotated):
+            log.warning("data.test_fold says what the test is, so that the annotation's column `split` is passed over")
         splits = ["test" if fold == test_fold else "train" for fold in folds]
     elif any(annotated):
         lacking = [clip_id for clip_id, split in zip(clip_ids, annotated, strict=True) if split is None]

@@ -6,7 +6,7 @@ import av
 import numpy as np
 
 from avrecog.errors import MediaError
-from avrecog.media.container import audio_stream, open_media, seek_before, stream_start_s
+from avrecog.media.container import audio_stream, open_media, origin_s, seek_before, stream_begin_s
 
 
 def decode_audio(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: float | None = None) -> np.ndarray:
@@ -15,10 +15,11 @@ def decode_audio(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: flo
     Args:
         path: any file FFmpeg reads.
         sample_rate: Hz of the result (FFmpeg's resampler).
-        start_s: from here, counted from the stream's own start.
+        start_s: from here, counted from the file's beginning.
         stop_s: up to here, exclusive; None: to the end.
 
-    Returns: (n_samples,) float32, full scale -1..1. Shorter than asked where the stream ends earlier.
+    Returns: (n_samples,) float32, full scale -1..1. Shorter than asked where the track ends earlier; where it begins
+        later than the picture, the silence that a player gives there.
 
     Raises:
         MediaError: if there is no sound, it can't be decoded, nothing lies in the span, or a sample is not finite.
@@ -27,9 +28,9 @@ def decode_audio(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: flo
         stream = audio_stream(container)
         if stream is None:
             raise MediaError(f"{path}: no audio stream; drop the row or leave audio out of pipeline.models")
-        origin_s = stream_start_s(stream)
+        begin_s = stream_begin_s(container, stream)
         seek_before(container, stream, start_s)
-        blocks, first_s = _mono_blocks(container, stream, origin_s, stop_s)
+        blocks, first_s = _mono_blocks(container, stream, origin_s(container), stop_s)
         rate = stream.sample_rate
         if not blocks:
             raise MediaError(
@@ -39,6 +40,9 @@ def decode_audio(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: flo
     begin = max(0, round((start_s - first_s) * sample_rate))
     end = None if stop_s is None else max(0, round((stop_s - first_s) * sample_rate))
     waveform = waveform[begin:end]
+    n_before = round((begin_s - start_s) * sample_rate)
+    if len(waveform) and n_before > 0:
+        waveform = np.concatenate([np.zeros(n_before, np.float32), waveform])
     if not len(waveform):
         raise MediaError(f"{path}: no sound between {start_s:g} s and {stop_s if stop_s is not None else 'the end'}")
     if not np.isfinite(waveform).all():
@@ -47,13 +51,13 @@ def decode_audio(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: flo
 
 
 def _mono_blocks(
-    container: av.container.InputContainer, stream: av.AudioStream, origin_s: float, stop_s: float | None
+    container: av.container.InputContainer, stream: av.AudioStream, file_begin_s: float, stop_s: float | None
 ) -> tuple[list[np.ndarray], float]:
     """Mono float32 blocks in stream order up to `stop_s`, and the time of the first sample."""
     blocks: list[np.ndarray] = []
     first_s = 0.0
     for frame in container.decode(stream):
-        time_s = (frame.time if frame.time is not None else origin_s) - origin_s
+        time_s = (frame.time if frame.time is not None else file_begin_s) - file_begin_s
         if stop_s is not None and time_s >= stop_s + 0.1:  # a run-out for the resampler's filter
             break
         if not blocks:

@@ -91,25 +91,44 @@ def seek_before(container: av.container.InputContainer, stream: av.stream.Stream
     """Go to a key frame at or before `start_s`, with half a second to spare for decoders that need a run-up."""
     if start_s > 0:
         assert stream.time_base is not None
-        target_s = max(0.0, start_s - 0.5)
-        container.seek(int(target_s / stream.time_base) + (stream.start_time or 0), stream=stream, backward=True)
+        target_s = max(start_s - 0.5 + origin_s(container), _stream_start_s(stream))
+        container.seek(int(target_s / stream.time_base), stream=stream, backward=True)
 
 
-def stream_start_s(stream: av.stream.Stream) -> float:
-    """The time stamp of a stream's beginning; clips count their times from there."""
+def origin_s(container: av.container.InputContainer) -> float:
+    """The time stamp at which the file begins: where its first track, sound or picture, does.
+
+    Clips count their times from there, in both tracks, so that what was simultaneous stays so.
+    """
+    return min(
+        (
+            _stream_start_s(stream)
+            for stream in (audio_stream(container), video_stream(container))
+            if stream is not None
+        ),
+        default=0.0,
+    )
+
+
+def stream_begin_s(container: av.container.InputContainer, stream: av.stream.Stream) -> float:
+    """How long after the file's beginning a track begins."""
+    return _stream_start_s(stream) - origin_s(container)
+
+
+def _stream_start_s(stream: av.stream.Stream) -> float:
     if stream.start_time is None or stream.time_base is None:
         return 0.0
     return float(stream.start_time * stream.time_base)
 
 
 def _duration_s(container: av.container.InputContainer) -> float:
-    lengths = [
-        float(stream.duration * stream.time_base)
+    ends = [
+        stream_begin_s(container, stream) + float(stream.duration * stream.time_base)
         for stream in (audio_stream(container), video_stream(container))
         if stream is not None and stream.duration and stream.time_base
     ]
-    if lengths:
-        return max(lengths)
+    if ends:
+        return max(ends)
     return container.duration / av.time_base if container.duration else 0.0
 
 
@@ -123,7 +142,7 @@ def _decoded_duration_s(path: Path) -> float:
     with open_media(path) as container:
         stream = audio_stream(container) or video_stream(container)
         assert stream is not None
-        start_s = stream_start_s(stream)
+        start_s = origin_s(container)
         for packet in container.demux(stream):
             if packet.pts is not None and packet.time_base is not None:
                 stop_s = max(stop_s, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start_s)

@@ -6,7 +6,7 @@ from avrecog.errors import ConfigError
 
 @section
 class CropConfig:
-    """Part `crop` of section `video`: a fixed region of the picture, in pixels of the file's own frames."""
+    """Part `crop` of section `video`: a fixed region of the picture, turned upright, in the file's pixels."""
 
     x: WholeNumber
     y: WholeNumber

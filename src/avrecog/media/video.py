@@ -8,15 +8,22 @@ import av
 import numpy as np
 
 from avrecog.errors import MediaError
-from avrecog.media.container import open_media, seek_before, stream_start_s, video_stream
+from avrecog.media.container import open_media, origin_s, seek_before, video_stream
 from avrecog.media.settings import VideoConfig
 
 
 def decode_video(path: Path, config: VideoConfig, start_s: float = 0.0, stop_s: float | None = None) -> np.ndarray:
     """Frames of the span at `config.fps`: at each tick the picture that is on screen then.
 
-    Ticks stand at start_s + (i + 0.5) / fps, so a variable frame rate and a wrong one in the header do no harm. The
-    display rotation in the file's metadata is applied.
+    Ticks stand at start_s + (i + 0.5) / fps, so a variable frame rate and a wrong one in the header do no harm. Before
+    the first picture, where the sound begins earlier, that first picture is shown. The display rotation in the file's
+    metadata is applied.
+
+    Args:
+        path: any file FFmpeg reads.
+        config: rate, size and crop.
+        start_s: from here, counted from the file's beginning.
+        stop_s: up to here, exclusive; None: to the end.
 
     Returns: (n_frames, height, width, 3) uint8 RGB; one frame at least.
 
@@ -29,9 +36,8 @@ def decode_video(path: Path, config: VideoConfig, start_s: float = 0.0, stop_s: 
         if stream is None:
             raise MediaError(f"{path}: no moving picture; drop the row or leave rgb out of pipeline.models")
         stream.thread_type = "NONE"  # one process a core already
-        origin_s = stream_start_s(stream)
         seek_before(container, stream, start_s)
-        frames = _on_screen(container, stream, origin_s, config.fps, start_s, stop_s)
+        frames = _on_screen(container, stream, origin_s(container), config.fps, start_s, stop_s)
         pictures = [_fit(frame, config, path) for frame in frames]
     if not pictures:
         raise MediaError(f"{path}: no picture between {start_s:g} s and {stop_s if stop_s is not None else 'the end'}")
@@ -41,7 +47,7 @@ def decode_video(path: Path, config: VideoConfig, start_s: float = 0.0, stop_s: 
 def _on_screen(
     container: av.container.InputContainer,
     stream: av.VideoStream,
-    origin_s: float,
+    begin_s: float,
     fps: float,
     start_s: float,
     stop_s: float | None,
@@ -56,7 +62,7 @@ def _on_screen(
     for frame in container.decode(stream):
         if frame.time is None:
             continue
-        time_s = frame.time - origin_s
+        time_s = frame.time - begin_s
         while shown is not None and (tick_s := start_s + (tick + 0.5) / fps) < time_s:
             if stop_s is not None and tick_s >= stop_s:
                 return

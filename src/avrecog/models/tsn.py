@@ -50,7 +50,7 @@ class Tsn(nn.Module):
             backbone, pretrained=pretrained, in_chans=3 * snippet, num_classes=0, **channels
         )
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(self.backbone.num_features, n_classes)
+        self.fc = nn.Linear(self.backbone.head_hidden_size, n_classes)
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
 

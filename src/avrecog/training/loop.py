@@ -1,7 +1,8 @@
 """The training loop: it knows batches, a model and a recipe, and is handed what to do at the end of an epoch.
 
 Under torchrun every process runs it: each takes its share of every batch, the gradients are averaged, and batch norm
-sees the whole batch, so that the number of processes changes no more than the last digits.
+sees the whole batch, so that the number of processes changes no more than the last digits (and which units a dropout
+leaves out, which every process draws for itself).
 """
 
 import math
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from avrecog.datasets.augment import MixupDraw, draw_mixup
 from avrecog.datasets.clips import ClipDataset, epoch_generator
 from avrecog.errors import ConfigError, DivergedError
-from avrecog.hardware import explained_out_of_memory, on_device, precision_in_force
+from avrecog.hardware import explained_out_of_memory, on_device, pick_device, precision_in_force
 from avrecog.metrics import log_loss, top_k_accuracy
 from avrecog.predict import predict_scores
 from avrecog.processes import Processes
@@ -53,7 +54,7 @@ class Trainer:
         """
         self.config, self.processes = config, processes
         self.fabric = Fabric(
-            accelerator="auto",
+            accelerator=pick_device().type,
             devices=processes.n_on_this_machine,
             num_nodes=processes.n // processes.n_on_this_machine,
             strategy="auto" if processes.n == 1 else "ddp",
@@ -133,6 +134,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
             "history": self.history,
+            "scaler": self.fabric.strategy.precision.state_dict(),  # of 16-mixed
             "steps_done": self.steps_done,
             "sums": self._sums,
         }
@@ -143,6 +145,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
         self.history = list(state["history"])
         self.steps_done = int(state["steps_done"])
         self._sums.copy_(state["sums"])
@@ -216,8 +219,7 @@ class Trainer:
             lr = learning_rate(epoch + (step + 0.5) / len(batches), config)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            # dropout; a restart draws the same
-            torch.manual_seed(((config.seed * 1_000_003 + epoch) * 1_000_003 + step) * 1_009 + processes.rank)
+            torch.manual_seed(_step_seed(config.seed, epoch, step, processes.rank))  # dropout; a restart draws the same
             share = np.array_split(batches[step], processes.n)[processes.rank]
             with explained_out_of_memory(OUT_OF_MEMORY):
                 loss, n_right = self._loss(train, share, draw, mixup)
@@ -312,6 +314,10 @@ def _blamed(train: ClipDataset[Any], indices: np.ndarray, draw: Any, device: tor
         except UNREADABLE:
             return train.clip_ids[index]
     return ", ".join(train.clip_ids[index] for index in indices)
+
+
+def _step_seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _mixed(mine: Tensor, other: Tensor, weight: Tensor) -> Tensor:

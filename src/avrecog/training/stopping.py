@@ -9,7 +9,7 @@ GRACE_S = 3.0  # a step that takes longer than this after a signal is cut off; i
 
 
 class StopSignals:
-    """Within the block SIGINT and SIGTERM are noted, to be acted on between two steps.
+    """Within the block SIGINT, SIGTERM and SIGHUP are noted, to be acted on between two steps.
 
     A second signal, or one that nobody has acted on within `GRACE_S`, interrupts at once, as outside the block. A
     signal that is ignored or has no Python handler stays so.
@@ -20,7 +20,7 @@ class StopSignals:
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
     def __enter__(self) -> "StopSignals":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             handler = signal.getsignal(number)
             if callable(handler):
                 self._handlers[number] = handler

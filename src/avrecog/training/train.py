@@ -25,7 +25,7 @@ from avrecog.config import plain
 from avrecog.datasets.augment import AugmentConfig
 from avrecog.errors import CheckpointError, DivergedError, TrainingError
 from avrecog.hardware import precision_in_force
-from avrecog.inputs import FrontEnd, LabelledClips, open_split, open_store, standardise_inputs
+from avrecog.inputs import FrontEnd, LabelledClips, OpenSplit, open_split, open_store, standardise_inputs
 from avrecog.models.build import ModelConfig, build_model
 from avrecog.outcome import Outcome
 from avrecog.processes import processes
@@ -34,6 +34,8 @@ from avrecog.training.settings import TrainConfig, settings_in_force
 from avrecog.training.stopping import StopSignals
 
 log = logging.getLogger(__name__)
+
+STATE = {"digest", "code", "best", "seconds", "steps_done", "sums"}  # what goes with the trainer's own state
 
 HISTORY_COLUMNS = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1")
 
@@ -94,11 +96,12 @@ def _train(
         TrainingError: if the loss explodes, or the time ends before the first validation.
     """
     began = time.perf_counter()
-    train_clips, n_left_out = open_split(config, front_end, features, tables, "train", train.augment)
-    val_clips, n_val_left_out = open_split(config, front_end, features, tables, "val", AugmentConfig())
+    train_split = open_split(config, front_end, features, tables, "train", train.augment)
+    val_split = open_split(config, front_end, features, tables, "val", AugmentConfig())
+    train_clips, val_clips = train_split.clips, val_split.clips
     torch.manual_seed(train.seed)
-    model, fresh = _initial_model(config, len(tables.classes))
-    if config.init_from is None:
+    model, fresh = _initial_model(config, front_end, len(tables.classes))
+    if config.init_from in (None, "imagenet"):
         standardise_inputs(model, config, train_clips)
     here = processes()
     trainer = Trainer(model, train, here)
@@ -109,9 +112,7 @@ def _train(
         "front_end": plain({"audio": front_end.audio, "video": front_end.video}),
         "typical_rows": _typical_rows(config, front_end, features, train_clips.clip_ids),
     }
-    digest = _digest(
-        description, plain(train), train_clips, val_clips, open_store(config, front_end, features).settings
-    )
+    digest = _digest(description, plain(train), config.init_from, (train_split, val_split))
     limit_s = math.inf if train.max_hours is None else train.max_hours * 3600
     progress = _take_up(trainer, out, digest, limit_s)
     if here.is_first:
@@ -163,9 +164,8 @@ def _train(
         path = out.with_name(f"{out.name}.diverged.ckpt")
         if here.is_first:
             save_checkpoint(path, checkpoint(finished=False))
-        raise TrainingError(
-            f"{error}; the state at that moment is in {path}, that of the last whole epoch in {out}/last.ckpt"
-        ) from None
+        kept = f", that of the last whole epoch in {out}/last.ckpt" if trainer.history else ""
+        raise TrainingError(f"{error}; the state at that moment is in {path}{kept}") from None
     finally:
         bar.close()
     if not finished:
@@ -186,8 +186,8 @@ def _train(
     done = f"{train.epochs} epochs" if finished else f"{trainer.epochs_done} of {train.epochs} epochs"
     summary = (
         f"{name}, {done} of {len(train_clips):,} clips in {seconds:.0f} s: val top-1 "
-        f"{best_row['val_top1']:.3f} at epoch {best_row['epoch']:.0f} -> {out}; {n_left_out} "
-        f"training clips lack what the model needs, {n_shorter} are shorter than its window"
+        f"{best_row['val_top1']:.3f} at epoch {best_row['epoch']:.0f} -> {out}; "
+        f"{len(train_split.left_out)} training clips lack what the model needs, {n_shorter} are shorter than its window"
     )
     metrics: dict[str, float | None] = {
         "val.top1": best_row["val_top1"],
@@ -195,12 +195,14 @@ def _train(
         "best_epoch": best_row["epoch"],
         "n_train": len(train_clips),
         "n_val": len(val_clips),
-        "n_left_out": n_left_out + n_val_left_out,
+        "n_left_out": len(train_split.left_out) + len(val_split.left_out),
         "n_shorter_than_window": n_shorter,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "samples_per_s": len(train_clips) * (trainer.epochs_done - first_epoch) / seconds,
     }
     facts = {"precision": str(precision_in_force(train.precision)), "seed": str(train.seed), "processes": str(here.n)}
+    if progress.code_changed:
+        facts["code_changed"] = "true"
     if not finished:
         facts["stopped_by"] = "train.max_hours"
     if fresh:
@@ -224,7 +226,14 @@ def _say_what_is_in_force(name: str, train: TrainConfig, overridden: Sequence[st
     )
 
 
-def _initial_model(config: ModelConfig, n_classes: int) -> tuple[nn.Module, list[str]]:
+def _check_front_end_of(checkpoint: Mapping[str, Any], config: ModelConfig, front_end: FrontEnd, path: Path) -> None:
+    """Warn where a checkpoint learned from log-mel or frames of other settings: its first layers expect those."""
+    name = "audio" if config.architecture == "audio" else "video"
+    if checkpoint["front_end"].get(name) != plain(getattr(front_end, name)):
+        log.warning("%s: was trained on another section `%s` than params.yaml has", path, name)
+
+
+def _initial_model(config: ModelConfig, front_end: FrontEnd, n_classes: int) -> tuple[nn.Module, list[str]]:
     """The model before training, and which of its tensors did not come from `init_from`."""
     model = build_model(config, n_classes, pretrained=config.init_from == "imagenet")
     if config.init_from is None:
@@ -237,7 +246,9 @@ def _initial_model(config: ModelConfig, n_classes: int) -> tuple[nn.Module, list
         )
         return model, ["classifier"]
     path = Path(config.init_from)
-    fresh = transfer_weights(model, load_checkpoint(path)["weights"], str(path))
+    checkpoint = load_checkpoint(path)
+    _check_front_end_of(checkpoint, config, front_end, path)
+    fresh = transfer_weights(model, checkpoint["weights"], str(path))
     log.info("begun from %s; new: %s", path, ", ".join(fresh) or "nothing, all weights were taken")
     return model, fresh
 
@@ -249,12 +260,15 @@ def _typical_rows(config: ModelConfig, front_end: FrontEnd, features: Path, clip
 
 
 def _digest(
-    description: Mapping[str, Any], train: Mapping[str, Any], train_clips: Any, val_clips: Any, store_settings: Any
+    description: Mapping[str, Any], train: Mapping[str, Any], init_from: str | None, splits: Sequence[OpenSplit]
 ) -> str:
-    """What a training hangs on: parameters, clips, labels and store. Another digest means another training."""
+    """What a training hangs on: parameters, clips, labels and stored rows. Another digest means another training."""
     train = {key: value for key, value in train.items() if key != "max_hours"}  # raising it goes on
-    clips = [list(map(str, part.clip_ids)) + part.labels.tolist() for part in (train_clips, val_clips)]
-    text = json.dumps([description, train, clips, store_settings], sort_keys=True)
+    clips = [[list(split.clips.clip_ids), split.clips.labels.tolist(), split.fingerprint] for split in splits]
+    begun_from = None
+    if init_from not in (None, "imagenet"):
+        begun_from = hashlib.sha256(Path(init_from).read_bytes()).hexdigest()
+    text = json.dumps([description, train, clips, begun_from], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -273,6 +287,7 @@ class _Progress:
 
     best: tuple[float, float] = (-1.0, 0.0)  # the highest val top-1, minus its loss
     seconds: float = 0.0  # spent before
+    code_changed: bool = False  # since it began
 
 
 def _take_up(trainer: Trainer, out: Path, digest: str, limit_s: float) -> _Progress:
@@ -283,8 +298,11 @@ def _take_up(trainer: Trainer, out: Path, digest: str, limit_s: float) -> _Progr
         return _Progress()
     trainer.load_state(state)
     log.info("%s: going on after epoch %d, step %d", out, trainer.epochs_done, trainer.steps_done)
+    code_changed = state["code"] != _code_digest()
+    if code_changed:
+        log.warning("%s: the code has changed since this training began", out)
     best_top1, best_loss = state["best"]
-    return _Progress((best_top1, best_loss), state["seconds"])
+    return _Progress((best_top1, best_loss), state["seconds"], code_changed)
 
 
 def _state_to_go_on_from(out: Path, digest: str, limit_s: float) -> dict[str, Any] | None:
@@ -296,6 +314,8 @@ def _state_to_go_on_from(out: Path, digest: str, limit_s: float) -> dict[str, An
             state = load_checkpoint(out / "last.ckpt").get("state", {})
             if not state:
                 reason = "it was finished"
+            elif STATE - state.keys():
+                reason = "another version of avrecog wrote it"
             elif state["digest"] != digest:
                 reason = "its parameters or data were others"
             elif state["seconds"] >= limit_s:
@@ -303,8 +323,6 @@ def _state_to_go_on_from(out: Path, digest: str, limit_s: float) -> dict[str, An
         except CheckpointError as error:
             reason = str(error)
         if not reason:
-            if state["code"] != _code_digest():
-                log.warning("%s: the code has changed since this training began", out)
             return state
         log.info("%s: the training there is not gone on with: %s; begun anew", out, reason)
     shutil.rmtree(out, ignore_errors=True)
