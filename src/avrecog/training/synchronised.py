@@ -1,7 +1,9 @@
 """Batch norm over the whole batch when several processes share it, so that their number changes no result."""
 
+from typing import Any
+
 import torch
-import torch.distributed.nn.functional
+import torch.distributed
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
@@ -50,6 +52,22 @@ class _BatchNorm2dOfAll(nn.BatchNorm2d):
         return centred * scale[:, None, None] + self.bias[:, None, None]
 
 
+class _SumOfAll(torch.autograd.Function):
+    """The sum over all processes; so is its gradient, since every process uses the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+
 def _sum_of_all(value: Tensor) -> Tensor:
-    total: Tensor = torch.distributed.nn.functional.all_reduce(value)
+    total: Tensor = _SumOfAll.apply(value)
     return total
