@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format ui lock clean
+.PHONY: help install demo test test-slow check format errors ui lock clean
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ check: $(READY) ## format, lint, types, docstrings, import rules
 format: $(READY) ## put the code into its format
 	ruff format src stages tests
 	ruff check --fix src stages tests
+
+errors: $(READY) ## write docs/errors.md from the cases that the tests run
+	PYTHONPATH=src:tests python tests/bad_input/table.py
 
 ui: $(READY) ## MLflow's page on http://127.0.0.1:5000, started quickly
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1

@@ -89,10 +89,11 @@ def make_video(
     frequency_hz: float = 440.0,
     sample_rate: int = 16_000,
     sound_begins_s: float = 0.0,
+    sound_s: float | None = None,
 ) -> Video:
     """Write an MP4 (H.264, AAC) of at most 256 frames, each showing its number in two gray levels; the sound is a tone.
 
-    The sound may begin later than the picture; it ends with it.
+    The sound may begin later than the picture; it ends with it, or lasts `sound_s`.
 
     With a rotation (90, 180 or 270) the picture is stored turned and the file says so, as phones do: a reader that
     heeds it gets upright frames of the stated width and height.
@@ -106,7 +107,7 @@ def make_video(
     frames = np.empty((n_frames, height, width, 3), np.uint8)
     frames[:, : height // 2] = _level(numbers % 16)[:, None, None, None]
     frames[:, height // 2 :] = _level(numbers // 16)[:, None, None, None]
-    n_samples = round((n_frames / fps - sound_begins_s) * sample_rate)
+    n_samples = round((sound_s or n_frames / fps - sound_begins_s) * sample_rate)
     wave = 0.5 * np.sin(2 * np.pi * frequency_hz * np.arange(n_samples) / sample_rate) if with_audio else None
     stored = np.rot90(frames, -(rotation or 0) // 90, axes=(1, 2))
     _write_mp4(path, stored, fps, wave, sample_rate, sound_begins_s)

@@ -68,7 +68,7 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
         ConfigError: if the variant to report can't be compiled here.
     """
     device = pick_device()
-    model = load_model(checkpoints / f"{test.checkpoint}.ckpt")
+    model = load_model(checkpoints / f"{test.checkpoint}.ckpt", name)
     n_views = views_of_typical_clip(model.config, model.typical_rows, test.n_clips)
     precision = precision_in_force(test.precision)
     macs = count_macs(model)
@@ -81,7 +81,6 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
             continue
         with explained_out_of_memory("lower benchmark.batch_sizes"):
             figures = _time_variant(variant, model, n_views, precision, device, config)
-        log.info("benchmark %s %s: %s", name, variant, figures)
         variants.append({"variant": variant, **figures})
     chosen = next(row for row in variants if row["variant"] == config.report)
     figures = {

@@ -28,6 +28,8 @@ Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1)]
 
 PARAMS = Path("params.yaml")
+MOST_BYTES = 200_000  # of a YAML file; the shipped one has 4,500
+MOST_VALUES = 100_000
 
 T = TypeVar("T")
 
@@ -123,14 +125,33 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: if the file is missing, isn't YAML or isn't a mapping of sections.
     """
     try:
+        n_bytes = path.stat().st_size
+        if n_bytes > MOST_BYTES:
+            raise ConfigError(f"{path}: expected at most {MOST_BYTES:,} bytes, got {n_bytes:,}")
         document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: can't be read ({error.strerror}); run from the project's root") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: is nested too deeply") from None
+    except (YAMLError, UnicodeDecodeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        # ruamel has no one error for what it can't make a value of
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if _n_values(document, {}) > MOST_VALUES:  # aliases of aliases: a few lines that unfold to thousands of millions
+        raise ConfigError(f"{path}: unfolds to more than {MOST_VALUES:,} values; drop the aliases")
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, got {type(document).__name__}")
     return document
+
+
+def _n_values(value: Any, seen: dict[int, int]) -> int:
+    """How many values there are with every alias unfolded; one that holds itself counts as endless."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in seen:
+        seen[id(value)] = MOST_VALUES + 1  # until it is known: what holds itself meets this
+        children = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        seen[id(value)] = 1 + sum(_n_values(child, seen) for child in children)
+    return seen[id(value)]
 
 
 def plain(value: Any) -> Any:
@@ -173,6 +194,7 @@ def _problem(item: Any, where: str, value: Any, whole: Any) -> str:
     path = _visible_path(item["loc"], value, kind in ("missing", "missing_argument"))
     dotted = ".".join([where, *path])
     given = _shown(item["input"])
+    discriminator = context.get("discriminator", "").strip("'")
     if kind == "unexpected_keyword_argument":
         return f"{dotted}: unknown key{_suggest(path[-1], _keys_at(whole, path[:-1]))}"
     if kind in ("missing", "missing_argument"):
@@ -185,9 +207,9 @@ def _problem(item: Any, where: str, value: Any, whole: Any) -> str:
         return f"{dotted}: expected {context['expected']}, got {given}"
     if kind == "union_tag_invalid":
         tags = context["expected_tags"]
-        return f"{dotted}: expected {context['discriminator']} to be one of {tags}, got {context['tag']!r}"
+        return f"{dotted}: expected {discriminator} to be one of {tags}, got {context['tag']!r}"
     if kind == "union_tag_not_found":
-        return f"{dotted}: key {context['discriminator']} is missing"
+        return f"{dotted}: key {discriminator} is missing"
     expected = _EXPECTED.get(kind) or _bound(kind, context) or item["msg"]
     return f"{dotted}: expected {expected}, got {given}"
 

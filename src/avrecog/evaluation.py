@@ -43,7 +43,7 @@ def evaluate_model(
     Raises:
         CheckpointError: if the checkpoint is of other classes than the manifest has.
     """
-    model = load_model(checkpoints / f"{config.checkpoint}.ckpt")
+    model = load_model(checkpoints / f"{config.checkpoint}.ckpt", name)
     tables = LabelledClips.read(data)
     if list(tables.classes) != model.classes:
         raise CheckpointError(

@@ -28,14 +28,17 @@ class TrainedModel:
     epoch: int
 
 
-def load_model(path: Path) -> TrainedModel:
+def load_model(path: Path, expected_name: str | None = None) -> TrainedModel:
     """The model in a checkpoint, in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, not ours, or contradicts itself.
+        CheckpointError: if the file is missing, damaged, not ours, of a model that isn't called `expected_name`, or
+            contradicts itself.
     """
     checkpoint = load_checkpoint(path)
     name = str(checkpoint["model"])
+    if expected_name not in (None, name):
+        raise CheckpointError(f"{path}: is of model {name}, not of {expected_name}; run `dvc repro train`")
     try:
         config: ModelConfig = validate(ModelSection, checkpoint["config"], "config")
         front_end = FrontEnd(

@@ -41,7 +41,7 @@ def predict_files(
     Raises:
         CheckpointError: if there is no checkpoint, or two are of different classes.
         ConfigError: if `top` is below 1 or the coefficients are of another number.
-        MediaError: if a file can't be read, or has nothing that one of the models needs.
+        MediaError: after the others, if files can't be read, or have nothing that one of the models needs.
         ScoreError: if stage fuse has not fused the models of `pipeline.models`.
     """
     if top < 1:
@@ -53,8 +53,14 @@ def predict_files(
             raise CheckpointError(f"{path}: was trained on other classes than {paths[0]}; predict with one of them")
     weights = _weights([model.name for model in models], coefficients, fused=not checkpoints)
     networks = [on_device(folded(model.network), pick_device()) for model in models]
+    problems = []
     for file in files:
-        yield _predict_file(file, models, networks, weights, top)
+        try:
+            yield _predict_file(file, models, networks, weights, top)
+        except MediaError as error:
+            problems.append(str(error))
+    if problems:
+        raise MediaError("\n".join(problems))
 
 
 def _predict_file(

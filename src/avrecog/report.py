@@ -84,7 +84,8 @@ def write_report(
     results = [_read_result(name, checkpoints, metrics) for name in models]
     fusion = _read_json(metrics / "fuse.json")
     rows = [_model_row(result) for result in results]
-    rows.append(_fusion_row(results, fusion))
+    if len(models) > 1:
+        rows.append(_fusion_row(results, fusion))
     with atomic_path(out) as temporary:
         temporary.write_text(_page(rows, results, fusion), encoding="utf-8")
     for result in results:
@@ -96,20 +97,22 @@ def write_report(
             curves=[(int(row["epoch"]), {key: row[key] for key in row if key != "epoch"}) for row in result.history],
             files=sorted((plots / "test" / result.name).glob("*")) + [result.folder / "config.yaml"],
         )
-    log_row(
-        name="fusion",
-        params={**params, **{key: value for result in results for key, value in _own_parameters(result).items()}}
-        | {f"coefficients.{name}": round(value, 4) for name, value in fusion["coefficients"].items()},
-        tags={"model": "fusion", "stage": "report"},
-        metrics=_numbers("test", {**fusion["test"], "n_clips": fusion["n_clips"]})
-        | _numbers("val", fusion["val"])
-        | _fused_cost(results)
-        | _gain(fusion),
-        curves=(),
-        files=[*sorted((plots / "fuse").glob("*")), out],
-    )
+    if len(models) > 1:
+        log_row(
+            name="fusion",
+            params={**params, **{key: value for result in results for key, value in _own_parameters(result).items()}}
+            | {f"coefficients.{name}": round(value, 4) for name, value in fusion["coefficients"].items()},
+            tags={"model": "fusion", "stage": "report"},
+            metrics=_numbers("test", {**fusion["test"], "n_clips": fusion["n_clips"]})
+            | _numbers("val", fusion["val"])
+            | _fused_cost(results)
+            | _gain(fusion),
+            curves=(),
+            files=[*sorted((plots / "fuse").glob("*")), out],
+        )
     best, gain = fusion["best_single"], fusion["gain"]
-    summary = f"{len(models)} models and their fusion -> {out}\n{_short_table(rows)}"
+    what = f"{len(models)} models and their fusion" if len(models) > 1 else "1 model"
+    summary = f"{what} -> {out}\n{_short_table(rows)}"
     return Outcome(
         summary,
         {"test.top1": fusion["test"]["top1"], "best_single.top1": best["top1"], "gain.top1": gain["top1"]},
@@ -224,26 +227,27 @@ def _link(text: str, path: str) -> str:
 
 
 def _page(rows: Sequence[dict[str, str]], results: Sequence[ModelResult], fusion: dict[str, Any]) -> str:
-    low, high = fusion["gain"]["top1_ci95"]
-    best = fusion["best_single"]
     devices = "; ".join(dict.fromkeys(result.benchmark["device"] for result in results))
-    return "\n".join(
-        [
-            "# Model zoo",
-            "",
-            "Made by stage `report` from the metric files. Accuracies in per cent, on test; videos per second at "
-            f"batch 1 with the test views, on {devices}.",
-            "",
-            "| " + " | ".join(COLUMNS) + " |",
-            "| " + " | ".join("---" for _ in COLUMNS) + " |",
-            *("| " + " | ".join(row[column] for column in COLUMNS) + " |" for row in rows),
-            "",
-            f"The fusion's gain in top-1 over {best['model']}, the better single model on test, is "
+    lines = [
+        "# Model zoo",
+        "",
+        "Made by stage `report` from the metric files. Accuracies in per cent, on test; videos per second at "
+        f"batch 1 with the test views, on {devices}.",
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "| " + " | ".join("---" for _ in COLUMNS) + " |",
+        *("| " + " | ".join(row[column] for column in COLUMNS) + " |" for row in rows),
+        "",
+    ]
+    if len(results) > 1:
+        low, high = fusion["gain"]["top1_ci95"]
+        lines += [
+            f"The fusion's gain in top-1 over {fusion['best_single']['model']}, the best single model on test, is "
             f"{100 * fusion['gain']['top1']:+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f} (paired "
             f"bootstrap over clips), p = {fusion['gain']['p_value']:.2g} (McNemar's exact test).",
             "",
         ]
-    )
+    return "\n".join(lines)
 
 
 def _short_table(rows: Sequence[dict[str, str]]) -> str:

@@ -118,7 +118,9 @@ class StoreWriter:
 
     def _begin(self) -> None:
         if self.folder.exists() and any(self.folder.iterdir()):
-            log.info("%s: is finished, or was begun with other settings or clips; begun anew", self.folder)
+            finished = (self.folder / "store.json").exists()
+            reason = "it was finished" if finished else "it was begun with other settings, clips or files"
+            log.info("%s: the store there is not gone on with: %s; begun anew", self.folder, reason)
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "values.bin").touch()

@@ -103,7 +103,7 @@ def truncated(path: Path, part: float) -> Path:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: folder / "a.mp4", "no such file; correct the path in the annotation or drop the row"),
+        (lambda folder: folder / "a.mp4", "no such file; correct the path, or drop the row of the annotation"),
         (lambda folder: folder, "is a folder, expected a media file"),
         (lambda folder: _written(folder / "a.mp4", b"this is no film\n" * 100), "can't be decoded"),
         (lambda folder: _written(folder / "a.wav", b""), "can't be decoded"),

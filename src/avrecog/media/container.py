@@ -68,7 +68,7 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
         with av.open(str(path), metadata_errors="replace") as container:
             yield container
     except FileNotFoundError:
-        raise MediaError(f"{path}: no such file; correct the path in the annotation or drop the row") from None
+        raise MediaError(f"{path}: no such file; correct the path, or drop the row of the annotation") from None
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise MediaError(f"{path}: can't be decoded ({reason})") from None

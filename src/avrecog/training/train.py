@@ -187,7 +187,7 @@ def _train(
     summary = (
         f"{name}, {done} of {len(train_clips):,} clips in {seconds:.0f} s: val top-1 "
         f"{best_row['val_top1']:.3f} at epoch {best_row['epoch']:.0f} -> {out}; "
-        f"{len(train_split.left_out)} training clips lack what the model needs, {n_shorter} are shorter than its window"
+        f"{len(train_split.left_out)} training clips lack what the model needs, {n_shorter} are padded to its window"
     )
     metrics: dict[str, float | None] = {
         "val.top1": best_row["val_top1"],
@@ -226,8 +226,16 @@ def _say_what_is_in_force(name: str, train: TrainConfig, overridden: Sequence[st
     )
 
 
-def _check_front_end_of(checkpoint: Mapping[str, Any], config: ModelConfig, front_end: FrontEnd, path: Path) -> None:
-    """Warn where a checkpoint learned from log-mel or frames of other settings: its first layers expect those."""
+def _check_origin(checkpoint: Mapping[str, Any], config: ModelConfig, front_end: FrontEnd, path: Path) -> None:
+    """Refuse a checkpoint of another network; warn where it learned from log-mel or frames of other settings.
+
+    Raises:
+        CheckpointError: naming what differs.
+    """
+    own, given = plain(config), checkpoint["config"]
+    for key in ("architecture", "backbone", "depth", "width", "snippet", "motion"):
+        if key in own and own[key] != given.get(key):
+            raise CheckpointError(f"{path}: is of {key} {given.get(key)}, expected {own[key]}, to begin from it")
     name = "audio" if config.architecture == "audio" else "video"
     if checkpoint["front_end"].get(name) != plain(getattr(front_end, name)):
         log.warning("%s: was trained on another section `%s` than params.yaml has", path, name)
@@ -247,7 +255,7 @@ def _initial_model(config: ModelConfig, front_end: FrontEnd, n_classes: int) -> 
         return model, ["classifier"]
     path = Path(config.init_from)
     checkpoint = load_checkpoint(path)
-    _check_front_end_of(checkpoint, config, front_end, path)
+    _check_origin(checkpoint, config, front_end, path)
     fresh = transfer_weights(model, checkpoint["weights"], str(path))
     log.info("begun from %s; new: %s", path, ", ".join(fresh) or "nothing, all weights were taken")
     return model, fresh

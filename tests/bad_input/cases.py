@@ -1,0 +1,818 @@
+"""What goes wrong in media files, tables, params.yaml and artefacts, and what avrecog does about it.
+
+docs/errors.md is this list as a table (`make errors` writes it), test_bad_input.py runs every line of it.
+"""
+
+import csv
+import json
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import projects
+from avrecog.checkpoints import load_checkpoint, save_checkpoint
+from avrecog.manifests.clip import read_manifest
+from avrecog.store import Store
+from bad_input import media
+from clips import make_tone, make_video
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A thing that may be wrong."""
+
+    what: str
+    stage: str  # that meets it
+    message: str | None  # a part of what it says, with exit code 1; None: it is taken
+    then: str = ""  # what avrecog does, where it takes it
+
+
+@dataclass(frozen=True)
+class MediaCase(Case):
+    """A media file; it stands as the last row of an annotation, label `odd`."""
+
+    make: Callable[[Path], Path] = lambda folder: folder  # writes the file into a folder
+    check: Callable[[Path], None] = lambda out: None  # looks at data/, where it is taken
+
+
+@dataclass(frozen=True)
+class TableCase(Case):
+    """An annotation: made of good rows, or written as text."""
+
+    rows: Callable[[Rows], Rows] | None = None
+    text: Callable[[Rows], bytes] | None = None
+    data: Mapping[str, Any] | None = None  # section `data`
+    check: Callable[[Path], None] = lambda out: None
+
+
+@dataclass(frozen=True)
+class ParamsCase(Case):
+    """A params.yaml: changes of the shipped one, or text in place of a line."""
+
+    change: Mapping[str, Any] | None = None
+    text: tuple[str, str] | None = None  # a piece of the shipped file, and what stands there instead
+
+
+@dataclass(frozen=True)
+class ArtefactCase(Case):
+    """A file that an earlier stage wrote."""
+
+    damage: Callable[[Path], None] = lambda project: None  # changes a finished project
+    model: str = ""
+
+
+def row(out: Path) -> Any:
+    """The odd file's row of the manifest."""
+    (clip,) = [clip for clip in read_manifest(out / "manifest.csv") if clip.label == "odd"]
+    return clip
+
+
+def stored(out: Path, modality: str) -> np.ndarray:
+    return Store(out / "features" / modality)[row(out).clip_id]
+
+
+def has_sound(seconds: float) -> Callable[[Path], None]:
+    """Its log-mel is finite and lasts so long."""
+
+    def check(out: Path) -> None:
+        log_mel = stored(out, "audio")
+        assert np.isfinite(log_mel).all()
+        assert abs(len(log_mel) * 256 / 16_000 - seconds) < 0.07, len(log_mel)
+
+    return check
+
+
+def has_frames(n_frames: int) -> Callable[[Path], None]:
+    """So many frames are stored."""
+
+    def check(out: Path) -> None:
+        assert len(stored(out, "video")) == n_frames
+
+    return check
+
+
+def is_listed_as_shorter(out: Path) -> None:
+    with (out / "features/shorter.csv").open() as file:
+        assert [line["clip_id"] for line in csv.DictReader(file)] == [row(out).clip_id]
+
+
+def is_upright(out: Path) -> None:
+    assert stored(out, "video").shape[1:] == (36, 36, 3)
+    top, bottom = stored(out, "video")[-1][:12].mean(), stored(out, "video")[-1][-12:].mean()
+    assert top > bottom + 50  # frame 11: a bright upper half
+
+
+def sound_of(samples: Callable[[], np.ndarray], sample_rate: int = 16_000) -> Callable[[Path], Path]:
+    return lambda folder: media.write_wav(folder / "a.wav", samples(), sample_rate)
+
+
+MEDIA: Sequence[MediaCase] = [
+    MediaCase(
+        "a file that is not there",
+        "prepare",
+        "no such file; correct the path, or drop the row of the annotation",
+        make=lambda folder: folder / "gone.mp4",
+    ),
+    MediaCase(
+        "an empty file", "prepare", "a.mp4: can't be decoded", make=lambda folder: media.written(folder / "a.mp4", b"")
+    ),
+    MediaCase(
+        "text with the ending .mp4",
+        "prepare",
+        "a.mp4: can't be decoded",
+        make=lambda folder: media.written(folder / "a.mp4", b"this is no film\n" * 99),
+    ),
+    MediaCase(
+        "a cut-off MP4 whose index is at its end",
+        "prepare",
+        "a.mp4: can't be decoded",
+        make=lambda folder: media.cut(make_video(folder / "a.mp4", 50).path, 0.5),
+    ),
+    MediaCase(
+        "a cut-off MP4 whose index is at its beginning",
+        "extract",
+        "a.mp4: can't be decoded",
+        make=lambda folder: media.cut(media.moov_first(make_video(folder / "a.mp4", 50).path), 0.6),
+    ),
+    MediaCase(
+        "a cut-off OGG",
+        "extract",
+        None,
+        "takes what is left: the file itself says that it lasts so long",
+        make=lambda folder: media.cut(make_tone(folder / "a.ogg", duration_s=4).path, 0.5),
+        check=has_sound(2.0),
+    ),
+    MediaCase(
+        "corrupt packets in the middle, sound and picture",
+        "extract",
+        "a.mp4: can't be decoded",
+        make=lambda folder: media.corrupted(make_video(folder / "a.mp4", 50).path, 0.4, 0.6),
+    ),
+    MediaCase(
+        "corrupt packets in the middle, sound only",
+        "extract",
+        "a.m4a: can't be decoded",
+        make=lambda folder: media.corrupted(make_tone(folder / "a.m4a", duration_s=4).path, 0.4, 0.6),
+    ),
+    MediaCase(
+        "video without sound",
+        "extract",
+        None,
+        "has_audio false in the manifest; counted; models of sound leave it out, and so does the fusion",
+        make=lambda folder: make_video(folder / "a.mp4", with_audio=False).path,
+        check=lambda out: check_silent(out),
+    ),
+    MediaCase(
+        "sound without a picture",
+        "extract",
+        None,
+        "has_video false in the manifest; counted; models of frames leave it out, and so does the fusion",
+        make=lambda folder: make_tone(folder / "a.ogg").path,
+        check=has_sound(1.0),
+    ),
+    MediaCase(
+        "a file with no sample in it",
+        "prepare",
+        "audio stream has nothing in it",
+        make=sound_of(lambda: np.zeros(0)),
+    ),
+    MediaCase(
+        "a clip of half a second",
+        "extract",
+        None,
+        "centred in the front end's value for silence; train says how many are shorter than the window",
+        make=sound_of(lambda: media.tone(0.5)),
+        check=has_sound(0.5),
+    ),
+    MediaCase("silence", "extract", None, "taken", make=sound_of(lambda: np.zeros(16_000)), check=has_sound(1.0)),
+    MediaCase(
+        "clipped sound",
+        "extract",
+        None,
+        "taken",
+        make=sound_of(lambda: np.clip(9 * media.tone(), -1, 1)),
+        check=has_sound(1.0),
+    ),
+    MediaCase(
+        "sound with a constant offset",
+        "extract",
+        None,
+        "taken",
+        make=sound_of(lambda: media.tone() + 0.5),
+        check=has_sound(1.0),
+    ),
+    MediaCase(
+        "NaN in a float WAV",
+        "extract",
+        "a.wav: the sound holds values that are not finite (NaN or infinity)",
+        make=sound_of(lambda: np.append(media.tone(), np.nan)),
+    ),
+    MediaCase(
+        "eight channels",
+        "extract",
+        None,
+        "their mean",
+        make=sound_of(lambda: np.stack([media.tone()] * 8, axis=1)),
+        check=has_sound(1.0),
+    ),
+    MediaCase(
+        "sound at 8 kHz",
+        "extract",
+        None,
+        "resampled",
+        make=sound_of(lambda: media.tone(1.0, 8_000), 8_000),
+        check=has_sound(1.0),
+    ),
+    MediaCase(
+        "sound at 192 kHz",
+        "extract",
+        None,
+        "resampled",
+        make=sound_of(lambda: media.tone(1.0, 192_000), 192_000),
+        check=has_sound(1.0),
+    ),
+    MediaCase(
+        "frames of 63 x 47",
+        "extract",
+        None,
+        "scaled and cut as any",
+        make=lambda folder: media.odd_sizes(folder / "a.mov", 63, 47),
+        check=has_frames(5),
+    ),
+    MediaCase(
+        "frames of 4096 x 2304",
+        "extract",
+        None,
+        "scaled and cut as any",
+        make=lambda folder: media.odd_sizes(folder / "a.mov", 4096, 2304, 6),
+        check=has_frames(2),
+    ),
+    MediaCase(
+        "a picture that a player turns by 90 degrees",
+        "extract",
+        None,
+        "stored upright",
+        make=lambda folder: make_video(folder / "a.mp4", 12, 12.5, 64, 64, rotation=90).path,
+        check=is_upright,
+    ),
+    MediaCase(
+        "a variable frame rate",
+        "extract",
+        None,
+        "at each tick the picture on screen then",
+        make=lambda folder: media.rate_changes(folder / "a.mp4"),
+        check=has_frames(5),
+    ),
+    MediaCase(
+        "a video of one frame",
+        "extract",
+        None,
+        "one frame is stored, and repeated where a model wants more",
+        make=lambda folder: make_video(folder / "a.mp4", 1).path,
+        check=has_frames(1),
+    ),
+    MediaCase(
+        "an album's cover as a video stream",
+        "extract",
+        None,
+        "no moving picture: has_video false",
+        make=lambda folder: media.with_cover(folder / "a.mp3"),
+        check=lambda out: check_pictureless(out),
+    ),
+    MediaCase(
+        "an MP4 whose header says ten times its duration",
+        "extract",
+        None,
+        "as long as it is",
+        make=lambda folder: media.longer_in_the_header(make_video(folder / "a.mp4", 25).path),
+        check=has_sound(1.0),
+    ),
+    MediaCase(
+        "a WAV whose header says ten times its duration",
+        "extract",
+        None,
+        "as long as it is",
+        make=lambda folder: media.longer_wav(folder / "a.wav"),
+        check=has_sound(1.0),
+    ),
+    MediaCase(
+        "a sound track much shorter than the picture",
+        "extract",
+        None,
+        "listed in data/features/shorter.csv and counted",
+        make=lambda folder: make_video(folder / "a.mp4", 50, sound_begins_s=0.0, sound_s=0.5).path,
+        check=is_listed_as_shorter,
+    ),
+    MediaCase(
+        "a path with spaces, quotes, a newline and non-ASCII characters",
+        "extract",
+        None,
+        "taken",
+        make=lambda folder: make_tone(folder / 'it\'s "a"\nsound ü 音.wav').path,
+        check=has_sound(1.0),
+    ),
+    MediaCase(
+        "a folder in place of a file",
+        "prepare",
+        "a.mp4: is a folder, expected a media file",
+        make=lambda folder: media.folder(folder / "a.mp4"),
+    ),
+    MediaCase(
+        "a link to itself",
+        "prepare",
+        "a.mp4: can't be decoded (Too many levels of symbolic links)",
+        make=lambda folder: media.link_loop(folder / "a.mp4"),
+    ),
+]
+
+
+def check_silent(out: Path) -> None:
+    assert not row(out).has_audio
+    assert row(out).clip_id not in Store(out / "features/audio")
+    assert json.loads((out / "report.json").read_text())["n_silent"] == 1
+
+
+def check_pictureless(out: Path) -> None:
+    assert not row(out).has_video
+    assert row(out).clip_id not in Store(out / "features/video")
+
+
+def changed(**cells: Any) -> Callable[[Rows], Rows]:
+    """The last row with other cells."""
+    return lambda rows: [*rows[:-1], {**rows[-1], **cells}]
+
+
+def as_text(rows: Rows, newline: str = "\n") -> str:
+    lines = [",".join(rows[0]), *(",".join(map(str, each.values())) for each in rows)]
+    return newline.join(lines) + newline
+
+
+def with_splits(rows: Rows) -> Rows:
+    return [{**each, "split": ("train", "train", "val", "test")[index // 2 % 4]} for index, each in enumerate(rows)]
+
+
+def has_all_rows(out: Path) -> None:
+    assert len(read_manifest(out / "manifest.csv")) == 16
+
+
+TABLES: Sequence[TableCase] = [
+    TableCase(
+        "two rows of one clip id",
+        "prepare",
+        "clip ids stand more than once, the first is 'tone 00'",
+        rows=lambda rows: [*rows, rows[0]],
+    ),
+    TableCase(
+        "one class only",
+        "prepare",
+        "expected two classes at least, got 1 (high)",
+        rows=lambda rows: [{**each, "label": "high"} for each in rows],
+    ),
+    TableCase(
+        "a class that val lacks",
+        "prepare",
+        None,
+        "says so: split val has no clip of 1 classes",
+        rows=lambda rows: [
+            {**each, "split": "train" if each["label"] == "low" and each["split"] == "val" else each["split"]}
+            for each in with_splits(rows)
+        ],
+    ),
+    TableCase(
+        "a label with a typing error in val",
+        "prepare",
+        "class 'hihg' stands in val or test and never in train; correct the label or add training clips",
+        rows=lambda rows: [
+            {**each, "label": "hihg" if index == 4 else each["label"]} for index, each in enumerate(with_splits(rows))
+        ],
+    ),
+    TableCase("a start beyond the end", "prepare", "expected start before end", rows=changed(start=0.8, end=0.2)),
+    TableCase("a negative time", "prepare", "expected `start` in seconds, 0 or more, got '-1'", rows=changed(start=-1)),
+    TableCase("NaN as a time", "prepare", "expected `end` in seconds, 0 or more, got 'nan'", rows=changed(end="nan")),
+    TableCase("a time that is a word", "prepare", "expected `end` in seconds, got 'late'", rows=changed(end="late")),
+    TableCase(
+        "a start beyond the end of the file",
+        "prepare",
+        "starts at 7 s, but the file lasts 1 s",
+        rows=changed(start=7),
+    ),
+    TableCase(
+        "an end beyond the end of the file",
+        "prepare",
+        None,
+        "cut at the file's end; listed in data/report.json and counted",
+        rows=changed(start=0.1, end=9),
+        check=lambda out: check_ends_cut(out),
+    ),
+    TableCase(
+        "pieces of one file in train and in test",
+        "prepare",
+        "stands in train and in test; clips of one group",
+        rows=lambda rows: [
+            *with_splits(rows)[:-2],
+            {**with_splits(rows)[-2], "start": 0, "end": 0.6, "split": "train"},
+            {**with_splits(rows)[-2], "start": 0.4, "end": 1, "split": "test", "clip_id": "other"},
+        ],
+    ),
+    TableCase(
+        "splits on some rows only",
+        "prepare",
+        "clips have no split while others do",
+        rows=lambda rows: [*with_splits(rows)[:-1], {**rows[-1], "split": ""}],
+    ),
+    TableCase("an unknown split", "prepare", "expected split train, val or test, got 'dev'", rows=changed(split="dev")),
+    TableCase(
+        "a byte order mark",
+        "prepare",
+        None,
+        "taken",
+        text=lambda rows: b"\xef\xbb\xbf" + as_text(rows).encode(),
+        check=has_all_rows,
+    ),
+    TableCase(
+        "lines that end in CR LF",
+        "prepare",
+        None,
+        "taken",
+        text=lambda rows: as_text(rows, "\r\n").encode(),
+        check=has_all_rows,
+    ),
+    TableCase(
+        "quoted cells",
+        "prepare",
+        None,
+        "taken",
+        text=lambda rows: as_text([{key: f'"{value}"' for key, value in each.items()} for each in rows]).encode(),
+        check=has_all_rows,
+    ),
+    TableCase(
+        "a quote that isn't closed",
+        "prepare",
+        "look for a quote that isn't closed",
+        text=lambda rows: as_text(changed(label='"high')(rows)).encode(),
+    ),
+    TableCase(
+        "a table in Latin-1",
+        "prepare",
+        "expected a CSV in UTF-8",
+        text=lambda rows: as_text(changed(label="hügh")(rows)).encode("latin-1"),
+    ),
+    TableCase(
+        "a missing column",
+        "prepare",
+        "column `label` is missing; expected path, label",
+        rows=lambda rows: [{"path": each["path"], "lable": each["label"]} for each in rows],
+    ),
+    TableCase("a header and no rows", "prepare", "has a header and no rows", text=lambda rows: b"path,label\n"),
+    TableCase("an empty file", "prepare", "column `path` is missing", text=lambda rows: b""),
+    TableCase(
+        "one row",
+        "prepare",
+        "are too few to cut it off; add clips",
+        rows=lambda rows: rows[:1],
+    ),
+    TableCase(
+        "an annotation that is not there",
+        "prepare",
+        "gone.csv: can't be read (No such file or directory); see data.annotation",
+        data={"annotation": "gone.csv"},
+        rows=lambda rows: rows,
+    ),
+    TableCase(
+        "a fold that no row has",
+        "prepare",
+        "data.test_fold: no clip has fold 7",
+        rows=changed(fold=1),
+        data={"test_fold": 7},
+    ),
+]
+
+
+def check_ends_cut(out: Path) -> None:
+    assert len(json.loads((out / "report.json").read_text())["ends_cut"]) == 1
+
+
+def changes(**sections: Any) -> Mapping[str, Any]:
+    return sections
+
+
+PARAMS: Sequence[ParamsCase] = [
+    ParamsCase(
+        "an unknown key",
+        "train",
+        "train.label_smoothin: unknown key; did you mean `label_smoothing`?",
+        change=changes(train={"label_smoothin": 0.1}),
+    ),
+    ParamsCase("a key of another section", "train", "train.n_clips: unknown key", change=changes(train={"n_clips": 3})),
+    ParamsCase(
+        "several problems",
+        "train",
+        "params.yaml: 3 problems",
+        change=changes(train={"lr": -1, "epoch": 3, "seed": "x"}),
+    ),
+    ParamsCase(
+        "a word for a number", "train", "train.lr: expected a number, got 'fast'", change=changes(train={"lr": "fast"})
+    ),
+    ParamsCase(
+        "a boolean for a number",
+        "train",
+        "train.epochs: expected a whole number, got true",
+        change=changes(train={"epochs": True}),
+    ),
+    ParamsCase(
+        "a number for a boolean",
+        "train",
+        "train.deterministic: expected true or false, got 1",
+        change=changes(train={"deterministic": 1}),
+    ),
+    ParamsCase(
+        "a fraction for a whole number",
+        "train",
+        "train.epochs: expected a whole number, got 1.5",
+        change=changes(train={"epochs": 1.5}),
+    ),
+    ParamsCase(
+        "a value out of range",
+        "train",
+        "train.momentum: expected a number at most 1, got 9",
+        change=changes(train={"momentum": 9}),
+    ),
+    ParamsCase(
+        "infinity", "train", "train.lr: expected a finite number, got inf", change=changes(train={"lr": float("inf")})
+    ),
+    ParamsCase(
+        "two values that don't fit",
+        "train",
+        "train.warmup_epochs: expected less than epochs (2), got 5",
+        change=changes(train={"epochs": 2, "warmup_epochs": 5}),
+    ),
+    ParamsCase(
+        "null for a number",
+        "train",
+        "train.lr: expected a number, got null (nothing stands there)",
+        change=changes(train={"lr": None}),
+    ),
+    ParamsCase(
+        "an empty section",
+        "train",
+        "train: expected a mapping, got null (nothing stands there)",
+        change=changes(train=None),
+    ),
+    ParamsCase("a section that is missing", "train", "train: is missing", text=("train:  ", "trian:  ")),
+    ParamsCase(
+        "an unknown architecture",
+        "train",
+        "models.audio: expected architecture to be one of 'audio', 'tsn', got 'transformer'",
+        change=changes(models={"audio": {"architecture": "transformer"}}),
+    ),
+    ParamsCase(
+        "an unknown network of timm",
+        "train",
+        "timm.list_models() gives the names",
+        change=changes(models={"audio": {"backbone": "resnet19", "depth": None, "width": None}}),
+    ),
+    ParamsCase(
+        "a wrong override of a model",
+        "train",
+        "models.audio.train.lr: expected a number above 0, got 0",
+        change=changes(models={"audio": {"train": {"lr": 0}}}),
+    ),
+    ParamsCase("broken YAML", "train", "params.yaml: not valid YAML", text=("train:  ", "train: [  ")),
+    ParamsCase("one key twice", "train", "found duplicate key", text=("  momentum: 0.9", "  momentum: 0.9\n  lr: 1")),
+    ParamsCase(
+        "aliases that unfold to more than can be read",
+        "train",
+        "unfolds to more than 100,000 values",
+        text=(
+            "train:  ",
+            "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}' if n else '1'] * 9)}]\n" for n in range(9)) + "train:  ",
+        ),
+    ),
+    ParamsCase(
+        "an object of Python's",
+        "train",
+        "params.yaml: not valid YAML",
+        text=("  momentum: 0.9", "  momentum: !!python/object/apply:os.system ['touch run']"),
+    ),
+    ParamsCase(
+        "a number as 1e-3",
+        "train",
+        None,
+        "a number, as DVC reads it",
+        text=("  weight_decay: 5.0e-4", "  weight_decay: 1e-3"),
+    ),
+    ParamsCase(
+        "a model that uses sound, and no section `audio`",
+        "train",
+        "architecture audio needs section `audio`, which is null",
+        change=changes(audio=None),
+    ),
+    ParamsCase(
+        "frames smaller than the model sees",
+        "train",
+        "the model sees 64 x 64, but frames of 36 x 36 are stored; raise video.height and video.width",
+        change=changes(models={"rgb": {"crop_height": 64, "crop_width": 64}}),
+    ),
+]
+
+
+class Evil:
+    """What a pickle may run."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return exec, ("open('run', 'w').close()",)
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def cut_in_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def rewrite_scores(project: Path, **changes: Any) -> None:
+    path = project / "results/scores/rgb/test.npz"
+    with np.load(path) as entries:
+        np.savez(path, **{**entries, **changes})
+
+
+def save_evil(project: Path) -> None:
+    torch.save({"format": "avrecog checkpoint 1", "weights": Evil()}, project / "models/audio/best.ckpt")
+
+
+def rename_model(project: Path) -> None:
+    (project / "models/rgb/best.ckpt").replace(project / "models/audio/best.ckpt")
+
+
+def other_classes(project: Path) -> None:
+    checkpoint = load_checkpoint(project / "models/audio/best.ckpt")
+    save_checkpoint(project / "models/audio/best.ckpt", {**checkpoint, "classes": ["a", "b", "c"]})
+
+
+def init_from_rgb(project: Path) -> None:
+    projects.write_params(project, projects.SMALL, {"models": {"audio": {"init_from": "models/rgb/best.ckpt"}}})
+
+
+def other_settings(project: Path) -> None:
+    projects.write_params(project, projects.SMALL, {"audio": {"logmel": {"n_mels": 40}}})
+
+
+ARTEFACTS: Sequence[ArtefactCase] = [
+    ArtefactCase(
+        "another model's checkpoint",
+        "test",
+        "best.ckpt: is of model rgb, not of audio",
+        damage=rename_model,
+        model="audio",
+    ),
+    ArtefactCase(
+        "a checkpoint of other classes",
+        "test",
+        "was trained on other classes than data/labels.txt has",
+        damage=other_classes,
+        model="audio",
+    ),
+    ArtefactCase(
+        "a checkpoint of another architecture to begin from",
+        "train",
+        "models/rgb/best.ckpt: is of architecture tsn, expected audio",
+        damage=init_from_rgb,
+        model="audio",
+    ),
+    ArtefactCase(
+        "a cut-off checkpoint",
+        "test",
+        "best.ckpt: is damaged or no checkpoint",
+        damage=lambda project: cut_in_half(project / "models/audio/best.ckpt"),
+        model="audio",
+    ),
+    ArtefactCase(
+        "a checkpoint with code in it",
+        "test",
+        "best.ckpt: holds more than tensors and plain values (exec), so it is not loaded",
+        damage=save_evil,
+        model="audio",
+    ),
+    ArtefactCase(
+        "a pickle as a checkpoint",
+        "test",
+        "best.ckpt: is damaged or no checkpoint (not a zip file)",
+        damage=lambda project: (project / "models/audio/best.ckpt").write_bytes(pickle.dumps(Evil())) and None,
+        model="audio",
+    ),
+    ArtefactCase(
+        "no checkpoint",
+        "test",
+        "best.ckpt: no such checkpoint; run `dvc repro train`",
+        damage=lambda project: (project / "models/audio/best.ckpt").unlink(),
+        model="audio",
+    ),
+    ArtefactCase(
+        "a store made with other settings",
+        "train",
+        "was made with other settings than params.yaml has (n_mels: 32 there, 40 here)",
+        damage=other_settings,
+        model="audio",
+    ),
+    ArtefactCase(
+        "a store with one bit flipped",
+        "train",
+        "differ from what was written; the store is damaged",
+        damage=lambda project: flip_a_byte(project / "data/features/audio/values.bin"),
+        model="audio",
+    ),
+    ArtefactCase(
+        "a store whose rows are cut off",
+        "test",
+        "values.bin: expected",
+        damage=lambda project: cut_in_half(project / "data/features/audio/values.bin"),
+        model="audio",
+    ),
+    ArtefactCase(
+        "a store whose index is cut off",
+        "train",
+        "the store is damaged: remove the folder and run `dvc repro extract`",
+        damage=lambda project: cut_in_half(project / "data/features/audio/index.csv"),
+        model="audio",
+    ),
+    ArtefactCase(
+        "a store that was not finished",
+        "train",
+        "no finished store here; run `dvc repro extract`",
+        damage=lambda project: (project / "data/features/audio/store.json").unlink(),
+        model="audio",
+    ),
+    ArtefactCase(
+        "NaN in a score file",
+        "fuse",
+        "expected finite numbers, NaN or infinity for clip",
+        damage=lambda project: rewrite_scores(project, scores=np.full((12, 3), np.nan, np.float32)),
+    ),
+    ArtefactCase(
+        "scores of other clips",
+        "fuse",
+        "run stage test for both on the same clips",
+        damage=lambda project: rewrite_scores(project, clip_id=np.array([f"other {n}" for n in range(12)])),
+    ),
+    ArtefactCase(
+        "scores of another split",
+        "fuse",
+        "expected scores of split test, got val",
+        damage=lambda project: rewrite_scores(project, split=np.array("val")),
+    ),
+    ArtefactCase(
+        "a cut-off score file",
+        "fuse",
+        "test.npz: expected a score file",
+        damage=lambda project: cut_in_half(project / "results/scores/rgb/test.npz"),
+    ),
+    ArtefactCase(
+        "a score file with pickled objects",
+        "fuse",
+        "without pickled objects",
+        damage=lambda project: rewrite_scores(project, classes=np.array([Evil()], dtype=object)),
+    ),
+    ArtefactCase(
+        "a metric file that is no JSON",
+        "report",
+        "fuse.json: can't be read",
+        damage=lambda project: (project / "results/metrics/fuse.json").write_text("{") and None,
+    ),
+    ArtefactCase(
+        "a manifest with a wrong cell",
+        "train",
+        "manifest.csv, line 2:",
+        damage=lambda project: (
+            (project / "data/manifest.csv").write_text(
+                (project / "data/manifest.csv").read_text().replace(",true,", ",maybe,")
+            )
+            and None
+        ),
+        model="audio",
+    ),
+    ArtefactCase(
+        "another process that writes the same folder",
+        "train",
+        "is writing it; wait for it to end",
+        damage=lambda project: None,
+        model="audio",
+    ),
+]
+
+
+GROUPS: Mapping[str, Sequence[Case]] = {
+    "Media files": MEDIA,
+    "Annotations": TABLES,
+    "params.yaml": PARAMS,
+    "What earlier stages wrote": ARTEFACTS,
+}

@@ -1,0 +1,140 @@
+"""Every line of docs/errors.md: the stage says it, exits with 1 and shows no traceback, or takes what it is given."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import avrecog
+import projects
+from avrecog.config import load_params
+from avrecog.training.settings import TrainConfig
+from bad_input.cases import ARTEFACTS, MEDIA, PARAMS, TABLES
+from bad_input.table import ROOT, table
+from clips import make_tone, write_annotation
+
+SMALL = {
+    "data": {"source": "csv", "annotation": "clips.csv", "max_skipped": 0.0},
+    "audio": {"logmel": {"n_mels": 32}},
+    "video": {"fps": 5.0, "height": 36, "width": 36},
+}
+
+
+def refused(folder, capsys, stage, message, model=""):
+    """Run a stage that must refuse."""
+    with pytest.raises(SystemExit) as stop:
+        projects.run(folder, stage, model)
+    told = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert message in told
+    assert "Traceback" not in told
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory):
+    """Rows of 16 good clips of two classes."""
+    folder = tmp_path_factory.mktemp("tones")
+    rows = []
+    for index in range(16):
+        path = make_tone(folder / f"tone {index:02}.wav", 300.0 if index % 2 else 900.0).path
+        rows.append({"path": str(path), "label": ("high", "low")[index % 2]})
+    return rows
+
+
+@pytest.fixture
+def folder(tmp_path, tracking_template):
+    shutil.copytree(tracking_template, tmp_path / "mlruns")
+    return tmp_path
+
+
+@pytest.mark.parametrize("case", MEDIA, ids=lambda case: case.what)
+def test_media(case, tones, folder, capsys):
+    (folder / "odd").mkdir()
+    odd = {"path": str(case.make(folder / "odd")), "label": "odd", "split": "train"}
+    splits = ("train", "train", "val", "test")
+    write_annotation(
+        folder / "clips.csv", [{**row, "split": splits[index // 2 % 4]} for index, row in enumerate(tones)] + [odd]
+    )
+    projects.write_params(folder, SMALL)
+    if case.stage == "extract":
+        projects.run(folder, "prepare")
+    if case.message is not None:
+        refused(folder, capsys, case.stage, case.message)
+        return
+    projects.run(folder, "extract")
+    case.check(folder / "data")
+
+
+@pytest.mark.parametrize("case", TABLES, ids=lambda case: case.what)
+def test_annotations(case, tones, folder, capsys, caplog):
+    if case.text is not None:
+        (folder / "clips.csv").write_bytes(case.text(tones))
+    else:
+        write_annotation(folder / "clips.csv", case.rows(tones))
+    projects.write_params(folder, SMALL, {"data": dict(case.data or {})})
+    if case.message is not None:
+        refused(folder, capsys, "prepare", case.message)
+        return
+    projects.run(folder, "prepare")
+    case.check(folder / "data")
+    if case.then.startswith("says so: "):
+        assert case.then.removeprefix("says so: ") in caplog.text
+
+
+@pytest.mark.parametrize("case", PARAMS, ids=lambda case: case.what)
+def test_params(case, project, capsys):
+    if case.change is not None:
+        projects.write_params(project, projects.SMALL, case.change)
+    else:
+        text = (projects.ROOT / "recipes/default.yaml").read_text()
+        before, after = case.text
+        assert before in text
+        (project / "params.yaml").write_text(text.replace(before, after, 1))
+    if case.message is not None:
+        refused(project, capsys, "train", case.message, "rgb" if "64 x 64" in case.message else "audio")
+        assert not (project / "run").exists()
+        return
+    assert load_params(project / "params.yaml", train=TrainConfig).train.weight_decay == 0.001
+
+
+@pytest.mark.parametrize("case", ARTEFACTS, ids=lambda case: case.what)
+def test_artefacts(case, project, capsys):
+    case.damage(project)
+    if "is writing it" in case.message:
+        with other_writer(project / "models/audio") as pid:
+            refused(project, capsys, case.stage, f"process {pid} {case.message}", case.model)
+        return
+    refused(project, capsys, case.stage, case.message, case.model)
+    assert not (project / "run").exists()
+
+
+def test_the_page_of_errors_is_what_the_tests_say():
+    assert (ROOT / "docs/errors.md").read_text() == table(), "run `make errors`"
+
+
+class other_writer:
+    """A process that holds the lock of a folder."""
+
+    def __init__(self, folder):
+        hold = (
+            "import sys; from pathlib import Path; from avrecog.atomic import sole_writer\n"
+            "with sole_writer(Path(sys.argv[1])): print('holding', flush=True); sys.stdin.readline()"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", hold, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(avrecog.__file__).parent.parent)},
+        )
+
+    def __enter__(self):
+        assert self.process.stdout.readline() == "holding\n"
+        return self.process.pid
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
