@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format errors ui lock clean
+.PHONY: help install demo test test-slow check format fuzz errors ui lock clean
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ check: $(READY) ## format, lint, types, docstrings, import rules
 format: $(READY) ## put the code into its format
 	ruff format src stages tests
 	ruff check --fix src stages tests
+
+fuzz: $(READY) ## 10,000 mutated inputs for each file format (20 minutes or so)
+	AVRECOG_FUZZ=10000 python -m pytest -s -q tests/fuzz
 
 errors: $(READY) ## write docs/errors.md from the cases that the tests run
 	PYTHONPATH=src:tests python tests/bad_input/table.py

@@ -106,7 +106,7 @@ def test_reading_says_which_file_is_wrong_and_what_to_do(tmp_path):
 def test_nothing_is_ever_unpickled(tmp_path):
     path = tmp_path / "val.npz"
     save(path, classes=np.array(["a", "b", "c"], dtype=object))
-    with pytest.raises(ScoreError, match="can't be read: Object arrays cannot be loaded"):
+    with pytest.raises(ScoreError, match="holds pickled objects"):
         read_scores(path)
     path.write_bytes(pickle.dumps([[0.1, 0.9]]))
     with pytest.raises(ScoreError, match=r"expected a score file \(.npz without pickled objects\)"):
@@ -123,7 +123,7 @@ def test_damaged_files_are_refused(tmp_path):
             read_scores(path)
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(ScoreError, match="got a single array"):
+    with pytest.raises(ScoreError, match="File is not a zip file"):
         read_scores(path)
 
 

@@ -3,6 +3,7 @@
 import io
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,20 @@ from avrecog.atomic import atomic_path
 from avrecog.errors import CheckpointError
 
 FORMAT = "avrecog checkpoint 1"
-KEYS = ("model", "config", "classes", "front_end", "typical_rows", "weights", "epoch", "metrics")
+KEYS: Mapping[str, type] = {
+    "model": str,
+    "config": dict,
+    "classes": list,
+    "front_end": dict,
+    "typical_rows": int,
+    "weights": dict,
+    "epoch": int,
+    "metrics": dict,
+}
+UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError),
+    *(AssertionError, zipfile.BadZipFile, NotImplementedError, MemoryError),
+)  # what torch.load raises over files that are no checkpoints
 
 
 def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
@@ -32,9 +46,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: if the file is missing, damaged, not ours, or holds anything but tensors and plain values.
     """
     try:
-        with path.open("rb") as file:
-            if file.read(4) != b"PK\x03\x04":  # torch.save writes a zip; anything else would go to a pickle reader
-                raise CheckpointError(f"{path}: is damaged or no checkpoint (not a zip file); train again")
+        _check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; run `dvc repro train`") from None
@@ -42,12 +54,45 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         what = re.search(r"GLOBAL (\S+)", str(error))
         found = f" ({what.group(1)})" if what else ""
         raise CheckpointError(f"{path}: holds more than tensors and plain values{found}, so it is not loaded") from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: is damaged or no checkpoint ({reason}); train again") from None
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT or set(KEYS) - checkpoint.keys():
-        raise CheckpointError(f"{path}: not a checkpoint of avrecog's; expected format {FORMAT!r}")
+    problem = _problem(checkpoint)
+    if problem:
+        raise CheckpointError(f"{path}: not a checkpoint of avrecog's: {problem}")
     return checkpoint
+
+
+def _check_archive(path: Path) -> None:
+    """torch.save writes a zip of uncompressed entries; anything else would go to other readers, or grow.
+
+    Raises:
+        CheckpointError: if it is none.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            raise CheckpointError(f"{path}: is damaged or no checkpoint (not a zip file); train again")
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise CheckpointError(f"{path}: is damaged or no checkpoint (its entries are compressed); train again")
+
+
+def _problem(checkpoint: Any) -> str | None:
+    """The first thing that a checkpoint lacks or that is of the wrong kind."""
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+        return f"expected format {FORMAT!r}"
+    for key, kind in KEYS.items():
+        if not isinstance(checkpoint.get(key), kind) or isinstance(checkpoint[key], bool):
+            return f"expected {key} as {kind.__name__}, got {type(checkpoint.get(key)).__name__}"
+    if not checkpoint["classes"] or not all(isinstance(name, str) for name in checkpoint["classes"]):
+        return "expected the names of the classes"
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in checkpoint["weights"].items()):
+        return "expected tensors as weights"
+    if not isinstance(checkpoint.get("state", {}), dict):
+        return f"expected state as dict, got {type(checkpoint['state']).__name__}"
+    return None
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
@@ -55,6 +100,16 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) ->
 
     Raises:
         CheckpointError: naming what is missing, left over or of another shape.
+    """
+    check_weights(model, weights, where)
+    model.load_state_dict(dict(weights))
+
+
+def check_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Compare names and shapes of all weights with a model's, which may be without memory (device `meta`).
+
+    Raises:
+        CheckpointError: naming what is missing, left over or of another shape or type.
     """
     own = model.state_dict()
     problems = [f"{key} is missing" for key in own.keys() - weights.keys()]
@@ -64,10 +119,14 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) ->
         for key in own.keys() & weights.keys()
         if weights[key].shape != own[key].shape
     ]
+    problems += [
+        f"{key} holds {weights[key].dtype}, expected {own[key].dtype}"
+        for key in own.keys() & weights.keys()
+        if weights[key].dtype != own[key].dtype
+    ]
     if problems:
         shown = "; ".join(sorted(problems)[:5])
         raise CheckpointError(f"{where}: is of another model: {len(problems)} differences, e.g. {shown}")
-    model.load_state_dict(dict(weights))
 
 
 def transfer_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> list[str]:

@@ -269,7 +269,9 @@ def section(cls: type[T]) -> type[T]:
 
 
 def _suggest(key: str, known: Any) -> str:
-    near = difflib.get_close_matches(key, [name for name in known if name != key], n=1, cutoff=0.6)
+    near = difflib.get_close_matches(
+        key, [name for name in known if isinstance(name, str) and name != key], n=1, cutoff=0.6
+    )
     return f"; did you mean `{near[0]}`?" if near else ""
 
 

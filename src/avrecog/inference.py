@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from avrecog.checkpoints import load_checkpoint, load_weights
+from avrecog.checkpoints import check_weights, load_checkpoint, load_weights
 from avrecog.config import validate
 from avrecog.errors import CheckpointError, ConfigError
 from avrecog.inputs import FrontEnd
@@ -48,11 +49,25 @@ def load_model(path: Path, expected_name: str | None = None) -> TrainedModel:
     except (ConfigError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: its configuration can't be read: {error}") from None
     classes = [str(label) for label in checkpoint["classes"]]
-    network = build_model(config, len(classes))
+    with torch.device("meta"):  # the shapes alone first: a false configuration may ask for any amount of memory
+        check_weights(_built(path, config, len(classes)), checkpoint["weights"], str(path))
+    network = _built(path, config, len(classes))
     load_weights(network, checkpoint["weights"], str(path))
     return TrainedModel(
         name, network.eval(), config, front_end, classes, int(checkpoint["typical_rows"]), int(checkpoint["epoch"])
     )
+
+
+def _built(path: Path, config: ModelConfig, n_classes: int) -> nn.Module:
+    """The network that a checkpoint's configuration describes.
+
+    Raises:
+        CheckpointError: if it describes none.
+    """
+    try:
+        return build_model(config, n_classes)
+    except (ConfigError, RuntimeError, ValueError, TypeError, OverflowError, AssertionError) as error:
+        raise CheckpointError(f"{path}: its configuration makes no model: {error}") from None
 
 
 def folded(network: nn.Module) -> nn.Module:

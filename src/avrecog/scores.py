@@ -3,6 +3,8 @@
 N clips, K classes. A ScoreTable that exists is valid: its constructor checks it, so nothing after needs to.
 """
 
+import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -19,6 +21,23 @@ Kind = Literal["logits", "probabilities"]
 Split = Literal["train", "val", "test"]
 
 ENTRIES = ("clip_id", "label", "scores", "classes", "kind", "model", "split")  # and `left_out`, which may be missing
+MOST_BYTES = 8 * 2**30  # of a score file, unpacked: 3 million clips of 700 classes
+MOST_UNPACKED = 100  # times the file's own size: what deflate makes of real scores is far from it
+UNREADABLE = (
+    *(
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        SyntaxError,
+        NotImplementedError,
+        RuntimeError,
+    ),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)  # what zipfile and numpy raise over files that are none
+
 SUM_TOLERANCE = 1e-3  # how far a row of probabilities may be from a sum of 1: float16 on the way costs this much
 
 
@@ -231,16 +250,44 @@ def _described(array: np.ndarray) -> str:
 
 
 def _read_entries(path: Path) -> dict[str, Any]:
+    """The arrays of an .npz, each checked to be as large as the file says before it is read.
+
+    Raises:
+        ScoreError: if the file is missing, damaged, not an .npz, or claims more than it holds.
+    """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                return {name: loaded[name] for name in loaded.files}
+        with zipfile.ZipFile(path) as archive:
+            infos = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            total = sum(info.file_size for info in infos)
+            if total > MOST_BYTES or total > max(MOST_UNPACKED * path.stat().st_size, 2**20):
+                raise ScoreError(f"{path}: unpacks to {total:,} bytes, too many for a score file")
+            return {info.filename.removesuffix(".npy"): _read_array(archive, info) for info in infos}
     except FileNotFoundError:
         raise ScoreError(f"{path}: there is no such score file; make it with stage test") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise ScoreError(
-            f"{path}: expected a score file (.npz without pickled objects), can't be read: {error}; "
-            "make it with stage test"
+            f"{path}: expected a score file (.npz without pickled objects), can't be read: {error}; make it with stage "
+            f"test"
         ) from None
-    raise ScoreError(f"{path}: expected a score file (.npz), got a single array; make it with stage test")
+
+
+def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """One array.
+
+    Raises:
+        ValueError: if its header does not fit its bytes.
+    """
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in reader:
+            raise ValueError(f"{info.filename} has format {version}")
+        shape, fortran, dtype = reader[version](file)
+        if dtype.hasobject:
+            raise ValueError(f"{info.filename} holds pickled objects")
+        n_bytes = math.prod(shape) * dtype.itemsize
+        data = file.read()
+        if len(data) != n_bytes:
+            raise ValueError(f"{info.filename} has {len(data):,} bytes, and its header says {n_bytes:,}")
+    order: Literal["F", "C"] = "F" if fortran else "C"
+    return np.frombuffer(data, dtype).reshape(shape, order=order)

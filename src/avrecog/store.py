@@ -28,6 +28,7 @@ from avrecog.workers import n_processors
 
 log = logging.getLogger(__name__)
 
+DTYPES = ("float16", "uint8")  # log-mel, frames
 BLOCK_BYTES = 32 * 2**20  # written and synced together
 FLUSH_EVERY_S = 5.0  # at the latest, so that a kill costs no more than this
 
@@ -254,10 +255,19 @@ _MEND = "the store is damaged: remove the folder and run `dvc repro extract`"
 def _header(path: Path) -> dict[str, Any]:
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: can't be read ({error}); {_MEND}") from None
     if not isinstance(header, dict) or {"settings", "row_shape", "dtype"} - header.keys():
         raise StoreError(f"{path}: expected settings, row_shape and dtype; {_MEND}")
+    shape = header["row_shape"]
+    if (
+        not isinstance(header["settings"], dict)
+        or not isinstance(shape, list)
+        or len(shape) > 4
+        or not all(type(length) is int and 0 < length < 2**20 for length in shape)
+        or header["dtype"] not in DTYPES
+    ):
+        raise StoreError(f"{path}: expected rows of {' or '.join(DTYPES)} of a plain shape; {_MEND}")
     return header
 
 
@@ -273,13 +283,20 @@ def _index_lines(folder: Path, allow_cut: bool = False) -> list[list[str]]:
         text = (content[: content.rfind(b"\n") + 1] if allow_cut else content).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: can't be read ({error}); {_MEND}") from None
-    lines = list(csv.reader(io.StringIO(text, newline="")))[1:]
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline="")))[1:]
+    except csv.Error as error:
+        raise StoreError(f"{path}: not a CSV file ({error}); {_MEND}") from None
     expected_start = 0
     for number, line in enumerate(lines, start=2):
-        if len(line) != 4 or not line[1].isdigit() or not line[2].isdigit() or int(line[1]) != expected_start:
+        if len(line) != 4 or not _is_count(line[1]) or not _is_count(line[2]) or int(line[1]) != expected_start:
             raise StoreError(f"{path}, line {number}: expected clip_id,start,n_rows,crc32 in unbroken order; {_MEND}")
         expected_start += int(line[2])
     return lines
+
+
+def _is_count(text: str) -> bool:
+    return len(text) < 16 and text.isascii() and text.isdigit()
 
 
 def _difference(made_with: Any, asked_for: Mapping[str, Any]) -> str:

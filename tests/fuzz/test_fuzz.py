@@ -1,0 +1,303 @@
+"""Files that anyone may hand over, mutated at random: a result or an AvrecogError, in 5 s and 1 GiB, whatever comes.
+
+`make test` tries 200 inputs a format, `make fuzz` 10,000. Half are bytes changed blindly, half are valid containers
+with strange values, which get further in.
+"""
+
+import contextlib
+import io
+import os
+import resource
+import signal
+import sys
+import time
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from avrecog.benchmarking import BenchmarkConfig
+from avrecog.checkpoints import load_checkpoint
+from avrecog.config import At, load_params
+from avrecog.errors import AvrecogError
+from avrecog.fusion import FuseConfig
+from avrecog.inference import load_model
+from avrecog.logmel import AudioConfig
+from avrecog.manifests.clip import read_manifest, read_splits
+from avrecog.manifests.csv_file import read_csv
+from avrecog.manifests.prepare import DataConfig
+from avrecog.media.settings import VideoConfig
+from avrecog.models.build import ModelSection, PipelineConfig
+from avrecog.predict import TestConfig
+from avrecog.scores import join_scores, probabilities, read_scores
+from avrecog.store import Store
+from avrecog.training.settings import TrainConfig, settings_in_force
+
+N_INPUTS = int(os.environ.get("AVRECOG_FUZZ", "200"))
+MOST_S = 5
+MOST_MORE_BYTES = 2**30
+
+fuzzed = settings(
+    max_examples=N_INPUTS,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+STRANGE_TEXT = st.sampled_from(
+    [b"", b"nan", b"-1", b"1e999", b"9" * 30, b"9" * 5000, b"\x00", b'"', b"\xff\xfe", b"\r", b"\n\n", b"null", b"true"]
+    + [b"[" * 3000, b"{" * 3000, b"&a [*a]", b"*a", b"<<: *a", b"!!python/name:os.system", b"0x", b"? :", b"- ", b"\t"]
+    + [b"'", b"%", b",", b",,,,", b"0.0.0", b"1_0", b"0o17", b"2026-11-25", "ü☂".encode(), b"../../etc/passwd"]
+)
+EDIT = st.tuples(st.sampled_from(["flip", "cut", "insert", "drop", "double"]), st.floats(0, 1), STRANGE_TEXT)
+EDITS = st.lists(EDIT, min_size=1, max_size=6)
+
+STRANGE_VALUE = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.sampled_from([0, -1, 2**31, 2**63, 10**30, 1.5, float("nan"), float("inf")])
+    | st.sampled_from(["", "a" * 1000, "resnet18", "\x00"])
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+STRANGE_TENSOR = st.builds(
+    lambda shape, kind, stride: torch.zeros(1, dtype=kind).as_strided(shape, [stride] * len(shape)),
+    st.lists(st.sampled_from([0, 1, 3, 2**20, 2**30]), max_size=2),
+    st.sampled_from([torch.float32, torch.int64, torch.bool, torch.complex64, torch.bfloat16]),
+    st.just(0),
+)
+STRANGE_ARRAY = st.builds(
+    lambda shape, dtype: np.zeros(shape, dtype),
+    st.lists(st.sampled_from([0, 1, 3, 12]), max_size=3).map(tuple),
+    st.sampled_from(["f4", "f8", "f2", "i8", "i4", "U3", "S3", "?", "c8", "M8[s]", "V4"]),
+)
+
+
+def edited(content: bytes, edits) -> bytes:
+    for kind, place, text in edits:
+        at = round(place * len(content))
+        if kind == "flip" and content:
+            at = min(at, len(content) - 1)
+            content = content[:at] + bytes([content[at] ^ (1 + len(text) % 255)]) + content[at + 1 :]
+        elif kind == "cut":
+            content = content[:at]
+        elif kind == "insert":
+            content = content[:at] + text + content[at:]
+        elif kind == "drop":
+            content = content[:at] + content[at + 1 + 7 * len(text) :]
+        elif kind == "double":
+            content = content[:at] + content[max(0, at - 50) :]
+    return content
+
+
+@pytest.fixture(scope="module")
+def seeds(finished_project, tmp_path_factory):
+    """A small valid file of each format."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    annotation = b"path,label,split,fold,group,start,end,clip_id\na.wav,x,train,1,g,0,1,a\nb.wav,y,test,2,h,,,b\n"
+    (folder / "annotation.csv").write_bytes(annotation)
+    lines = (finished_project / "data/manifest.csv").read_bytes().splitlines(keepends=True)
+    (folder / "manifest.csv").write_bytes(b"".join(lines[:5]))
+    lines = (finished_project / "data/splits.csv").read_bytes().splitlines(keepends=True)
+    (folder / "splits.csv").write_bytes(b"".join(lines[:5]))
+    (folder / "params.yaml").write_bytes((finished_project / "params.yaml").read_bytes())
+    (folder / "scores.npz").write_bytes((finished_project / "results/scores/audio/test.npz").read_bytes())
+    (folder / "best.ckpt").write_bytes((finished_project / "models/audio/best.ckpt").read_bytes())
+    (folder / "store").mkdir()
+    for name in ("values.bin", "index.csv", "store.json"):
+        (folder / "store" / name).write_bytes((finished_project / "data/features/audio" / name).read_bytes())
+    return folder
+
+
+class Limits:
+    """5 s for each input, 1 GiB for all of them; counts what came of them and prints it."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.outcomes, self.slowest_s = name, Counter(), 0.0
+
+    def __enter__(self):
+        self.peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with open("/proc/self/statm", encoding="utf-8") as file:
+            now = int(file.read().split()[0]) * resource.getpagesize()
+        self.limits = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (now + MOST_MORE_BYTES, self.limits[1]))
+        self.handler = signal.signal(signal.SIGALRM, self.too_slow)
+        return self
+
+    def __exit__(self, kind, *_):
+        resource.setrlimit(resource.RLIMIT_AS, self.limits)
+        signal.signal(signal.SIGALRM, self.handler)
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self.peak_before) / 1024
+        if kind is None:
+            told = ", ".join(f"{count:,} {name}" for name, count in self.outcomes.most_common())
+            sys.stdout.write(f"\nfuzz {self.name}: {told}; slowest {self.slowest_s:.2f} s; {grown:.0f} MiB more\n")
+
+    def too_slow(self, *_):
+        raise TimeoutError(f"more than {MOST_S} s")
+
+    @contextlib.contextmanager
+    def one(self):
+        began = time.perf_counter()
+        signal.setitimer(signal.ITIMER_REAL, MOST_S)
+        try:
+            yield
+            self.outcomes["results"] += 1
+        except AvrecogError as error:
+            self.outcomes[type(error).__name__] += 1
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self.slowest_s = max(self.slowest_s, time.perf_counter() - began)
+
+
+def test_annotations(seeds, tmp_path):
+    content = (seeds / "annotation.csv").read_bytes()
+    with Limits("annotation") as limits:
+
+        @fuzzed
+        @given(EDITS)
+        def fuzz(edits):
+            (tmp_path / "a.csv").write_bytes(edited(content, edits))
+            with limits.one():
+                read_csv(tmp_path / "a.csv", Path("clips"))
+
+        fuzz()
+
+
+def test_manifests(seeds, tmp_path):
+    contents = [(seeds / name).read_bytes() for name in ("manifest.csv", "splits.csv")]
+    with Limits("manifest and splits") as limits:
+
+        @fuzzed
+        @given(st.integers(0, 1), EDITS)
+        def fuzz(which, edits):
+            (tmp_path / "a.csv").write_bytes(edited(contents[which], edits))
+            with limits.one():
+                (read_manifest, read_splits)[which](tmp_path / "a.csv")
+
+        fuzz()
+
+
+def test_params(seeds, tmp_path):
+    content = (seeds / "params.yaml").read_bytes()
+    with Limits("params.yaml") as limits:
+
+        @fuzzed
+        @given(EDITS)
+        def fuzz(edits):
+            (tmp_path / "params.yaml").write_bytes(edited(content, edits))
+            with limits.one():
+                params = load_params(
+                    tmp_path / "params.yaml",
+                    data=DataConfig,
+                    audio=AudioConfig | None,
+                    video=VideoConfig | None,
+                    pipeline=PipelineConfig,
+                    train=TrainConfig,
+                    model=At("models.audio", ModelSection),
+                    test=TestConfig,
+                    benchmark=BenchmarkConfig,
+                    fuse=FuseConfig,
+                )
+                settings_in_force(params.train, params.model.train, "audio")
+                params.flat()
+
+        fuzz()
+
+
+def test_score_files(seeds, tmp_path):
+    content = (seeds / "scores.npz").read_bytes()
+    with np.load(io.BytesIO(content)) as file:
+        entries = dict(file)
+    good = read_scores(seeds / "scores.npz")
+    with Limits("score file") as limits:
+
+        @fuzzed
+        @given(st.booleans(), EDITS, st.dictionaries(st.sampled_from(sorted(entries)), STRANGE_ARRAY, max_size=2))
+        def fuzz(blind, edits, strange):
+            if blind:
+                (tmp_path / "a.npz").write_bytes(edited(content, edits))
+            else:
+                np.savez(tmp_path / "a.npz", **{**entries, **strange})
+            with limits.one():
+                table = read_scores(tmp_path / "a.npz")
+                probabilities(join_scores([good, table])[1])
+
+        fuzz()
+
+
+def test_a_score_file_that_claims_to_be_huge_is_refused(seeds, tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**9, 10**4)})
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("scores.npy", b"\x00" * 2**27)
+    for name, content in (("claim", header.getvalue()), ("bomb", None)):
+        path = tmp_path / f"{name}.npz"
+        path.write_bytes(bomb.getvalue())
+        if content is not None:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("scores.npy", content)
+        with Limits(name), pytest.raises(AvrecogError, match=r"unpacks to|its header says"):
+            read_scores(path)
+
+
+def test_checkpoints(seeds, tmp_path):
+    content = (seeds / "best.ckpt").read_bytes()
+    good = load_checkpoint(seeds / "best.ckpt")
+    places = [(key,) for key in good]
+    places += [(key, inner) for key in ("config", "front_end", "weights", "metrics") for inner in good[key]]
+    places += [("front_end", "audio", "logmel", key) for key in good["front_end"]["audio"]["logmel"]]
+    change = st.tuples(st.sampled_from(places), STRANGE_VALUE | STRANGE_TENSOR)
+    with Limits("checkpoint") as limits:
+
+        @fuzzed
+        @given(st.booleans(), EDITS, st.lists(change, min_size=1, max_size=3))
+        def fuzz(blind, edits, changes):
+            if blind:
+                (tmp_path / "a.ckpt").write_bytes(edited(content, edits))
+            else:
+                torch.save(changed(good, changes), tmp_path / "a.ckpt")
+            with limits.one():
+                load_model(tmp_path / "a.ckpt")
+
+        fuzz()
+
+
+def changed(tree, changes):
+    """A copy of nested dicts with other values at some places."""
+    result = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    result["front_end"] = {"audio": {"logmel": dict(tree["front_end"]["audio"]["logmel"])}, "video": None}
+    for place, value in changes:
+        here = result
+        for step in place[:-1]:
+            here = here.get(step) if isinstance(here, dict) else None
+        if isinstance(here, dict):
+            here[place[-1]] = value
+    return result
+
+
+def test_store_indices(seeds, tmp_path):
+    contents = {path.name: path.read_bytes() for path in (seeds / "store").iterdir()}
+    folder = tmp_path / "store"
+    folder.mkdir()
+    with Limits("store index") as limits:
+
+        @fuzzed
+        @given(st.sampled_from(["index.csv", "store.json"]), EDITS)
+        def fuzz(name, edits):
+            for each, content in contents.items():
+                (folder / each).write_bytes(edited(content, edits) if each == name else content)
+            with limits.one():
+                Store(folder).verify()
+
+        fuzz()
