@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format fuzz errors ui lock clean
+.PHONY: help install demo test test-slow check format fuzz chaos errors ui lock clean
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ format: $(READY) ## put the code into its format
 
 fuzz: $(READY) ## 10,000 mutated inputs for each file format (20 minutes or so)
 	AVRECOG_FUZZ=10000 python -m pytest -s -q tests/fuzz
+
+chaos: $(READY) ## kill the pipeline at 20 random moments and compare what it ends on (45 minutes)
+	PYTHONPATH=src python tests/chaos.py
 
 errors: $(READY) ## write docs/errors.md from the cases that the tests run
 	PYTHONPATH=src:tests python tests/bad_input/table.py
