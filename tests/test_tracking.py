@@ -1,9 +1,12 @@
+import contextlib
 import logging
 import multiprocessing
 import os
 import shutil
 import signal
+import sqlite3
 import sys
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -14,7 +17,7 @@ from avrecog.config import Params
 from avrecog.entry import entry_point
 from avrecog.errors import ConfigError
 from avrecog.outcome import Outcome
-from avrecog.tracking import ensure_store, tracked
+from avrecog.tracking import ensure_store, log_row, tracked
 
 
 @pytest.fixture
@@ -72,21 +75,76 @@ def test_the_store_is_in_write_ahead_mode(tracking_template):
     assert (tracking_template / "mlflow.db").read_bytes()[18:20] == b"\x02\x02"
 
 
-def log_one(root, number):
+def log_many(root, number):
+    def log(run):
+        for step in range(50):
+            run.log_epoch(step, {"loss": step / 2})
+        run.log(Outcome("done", {"number": number}))
+
     logging.disable()
-    track(root, lambda run: run.log(Outcome("done", {"number": number})))
+    track(root, log)
 
 
-def test_processes_that_log_at_once_lose_no_value(root):
+def test_eight_processes_that_begin_at_once_without_a_store_lose_no_value(tmp_path):
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=log_one, args=(root, number)) for number in range(3)]
+    workers = [context.Process(target=log_many, args=(tmp_path, number)) for number in range(8)]
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
-    client = MlflowClient(f"sqlite:///{root}/mlruns/mlflow.db")
+        worker.join(240)
+    assert [worker.exitcode for worker in workers] == [0] * 8
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("avrecog-stages").experiment_id])
-    assert sorted(run.data.metrics["number"] for run in runs) == [0, 1, 2]
+    assert sorted(run.data.metrics["number"] for run in runs) == list(range(8))
+    for run in runs:
+        points = client.get_metric_history(run.info.run_id, "loss")
+        assert [(point.step, point.value) for point in points] == [(step, step / 2) for step in range(50)]
+    assert (tmp_path / "mlruns/mlflow.db").read_bytes()[18:20] == b"\x02\x02"
+    assert not list((tmp_path / "mlruns").glob(".making-*"))
+
+
+def test_a_store_whose_making_was_killed_is_made_anew(tmp_path):
+    (tmp_path / "mlruns").mkdir()
+    (tmp_path / "mlruns/.making-1.db").write_bytes(b"half")
+    ensure_store(tmp_path)
+    assert [path.name for path in (tmp_path / "mlruns").glob("*.db")] == ["mlflow.db"]
+    assert not list((tmp_path / "mlruns").glob(".making-*"))
+
+
+def test_a_store_that_mlflow_ui_made_is_put_in_write_ahead_mode(tmp_path):
+    (tmp_path / "mlruns").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlruns/mlflow.db")) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    ensure_store(tmp_path)
+    assert (tmp_path / "mlruns/mlflow.db").read_bytes()[18:20] == b"\x02\x02"
+
+
+def test_a_run_keeps_its_log_and_the_reason_it_failed_for(root):
+    def fail(run):
+        logging.getLogger("avrecog.anything").warning("half-way")
+        raise ConfigError("no such thing")
+
+    with pytest.raises(ConfigError):
+        track(root, fail)
+    run = only_run(root)
+    text = Path(run.info.artifact_uri.removeprefix("file://"), "log.txt").read_text()
+    assert "WARNING half-way" in text
+    assert text.endswith("error: no such thing\n")
+
+
+def test_a_bug_leaves_its_traceback_in_the_log_of_the_run(root):
+    with pytest.raises(ZeroDivisionError):
+        track(root, lambda run: 1 / 0)
+    text = Path(only_run(root).info.artifact_uri.removeprefix("file://"), "log.txt").read_text()
+    assert "ZeroDivisionError" in text
+    assert "Traceback" in text
+
+
+def test_a_row_that_cannot_be_written_whole_is_not_there(root):
+    with projects.inside(root), pytest.raises(FileNotFoundError):
+        log_row("audio", {"lr": 1}, {"model": "audio"}, {"test.top1": 1.0}, (), [root / "gone.png"])
+    client = MlflowClient(f"sqlite:///{root}/mlruns/mlflow.db")
+    assert not client.search_runs([client.get_experiment_by_name("avrecog").experiment_id])
 
 
 def test_an_error_of_ours_is_a_message_and_exit_code_1(capsys):

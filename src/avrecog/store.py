@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from avrecog.atomic import atomic_path, remove_leftovers
+from avrecog.atomic import atomic_path, naming, remove_leftovers
 from avrecog.errors import StoreError
 from avrecog.workers import n_processors
 
@@ -82,9 +82,10 @@ class StoreWriter:
     def flush(self) -> None:
         """Put the pending rows on the disk, then the lines that speak of them."""
         self._flushing = True
-        self._values.writelines(rows.tobytes() for _, rows in self._pending)
-        self._values.flush()
-        os.fsync(self._values.fileno())
+        with naming(self.folder / "values.bin"):
+            self._values.writelines(rows.tobytes() for _, rows in self._pending)
+            self._values.flush()
+            os.fsync(self._values.fileno())
         start = sum(self.stored.values())
         lines = []
         for clip_id, rows in self._pending:
