@@ -255,6 +255,18 @@ MEDIA: Sequence[MediaCase] = [
         check=has_frames(2),
     ),
     MediaCase(
+        "frames of 9000 x 8000",
+        "prepare",
+        "frames of 9000 x 8000, expected at most 67,108,864 pixels",
+        make=lambda folder: media.larger_in_the_header(media.odd_sizes(folder / "a.mov", 900, 800), 10),
+    ),
+    MediaCase(
+        "a playlist that names a file elsewhere",
+        "prepare",
+        "a.m3u8: can't be decoded",
+        make=lambda folder: media.written(folder / "a.m3u8", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n"),
+    ),
+    MediaCase(
         "a picture that a player turns by 90 degrees",
         "extract",
         None,
@@ -566,6 +578,12 @@ PARAMS: Sequence[ParamsCase] = [
         change=changes(train=None),
     ),
     ParamsCase("a section that is missing", "train", "train: is missing", text=("train:  ", "trian:  ")),
+    ParamsCase(
+        "a model's name that no folder should have",
+        "fuse",
+        "pipeline.models: expected names of letters, digits, - and _, got '../src'",
+        change=changes(pipeline={"models": ["../src"]}),
+    ),
     ParamsCase(
         "an unknown architecture",
         "train",

@@ -108,6 +108,19 @@ def odd_sizes(path: Path, width: int, height: int, n_frames: int = 12) -> Path:
     return path
 
 
+def larger_in_the_header(path: Path, times: int) -> Path:
+    """A MOV of PNG frames whose headers say sides so many times as long."""
+    content = bytearray(path.read_bytes())
+    box = content.index(b"png ", content.index(b"stsd"))
+    for place in (box + 28, box + 30):
+        struct.pack_into(">H", content, place, times * struct.unpack_from(">H", content, place)[0])
+    at = -1
+    while (at := content.find(b"IHDR", at + 1)) >= 0:
+        for place in (at + 4, at + 8):
+            struct.pack_into(">I", content, place, times * struct.unpack_from(">I", content, place)[0])
+    return written(path, bytes(content))
+
+
 def with_cover(path: Path) -> Path:
     """An MP3 with a picture of its album."""
     with av.open(str(path), "w") as container:

@@ -94,7 +94,7 @@ def test_params(case, project, capsys):
         assert before in text
         (project / "params.yaml").write_text(text.replace(before, after, 1))
     if case.message is not None:
-        refused(project, capsys, "train", case.message, "rgb" if "64 x 64" in case.message else "audio")
+        refused(project, capsys, case.stage, case.message, "rgb" if "64 x 64" in case.message else "audio")
         assert not (project / "run").exists()
         return
     assert load_params(project / "params.yaml", train=TrainConfig).train.weight_decay == 0.001

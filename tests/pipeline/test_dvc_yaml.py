@@ -2,12 +2,15 @@
 
 import ast
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
 import projects
+
+NAME = r"\${DVC_STAGE#*@}"  # a model's, in a command
 
 SRC = projects.ROOT / "src"
 STAGES = YAML(typ="safe").load((projects.ROOT / "dvc.yaml").read_text())["stages"]
@@ -81,7 +84,7 @@ def test_the_params_of_a_stage_are_the_sections_it_loads(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_command_of_a_stage_is_what_the_tests_run(stage):
-    command = STAGES[stage]["cmd"].replace("${item.model}", "{model}").split()
+    command = shlex.split(STAGES[stage]["cmd"].replace(NAME, "{model}"))
     assert command == ["PYTHONPATH=src", "python", f"stages/{stage}.py", *projects.ARGUMENTS[stage]]
 
 
@@ -90,8 +93,18 @@ def test_every_path_of_a_command_is_a_dep_or_an_output(stage):
     entry = STAGES[stage]
     listed = [*entry["deps"], *entry.get("metrics", [])]
     listed += [out if isinstance(out, str) else next(iter(out)) for out in entry.get("outs", [])]
-    for path in re.findall(r"--\w+ ((?:data|models|results)\S*)", entry["cmd"]):
+    arguments = shlex.split(entry["cmd"].replace(NAME, "${item.model}"))
+    for path in [argument for argument in arguments if argument.startswith(("data", "models", "results"))]:
         assert any(item.startswith(path) or path.startswith(item) for item in listed), path
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_nothing_of_params_yaml_stands_in_a_command(stage):
+    """dvc would put it there unquoted: a name like `audio; rm -rf .` would run."""
+    command = STAGES[stage]["cmd"]
+    assert not re.search(r"(?<!\\)\$\{", command)
+    for found in re.finditer(re.escape(NAME), command):
+        assert command[: found.start()].count('"') % 2, "not within quotes"
 
 
 @pytest.mark.parametrize("script", sorted((projects.ROOT / "stages").glob("*.py")), ids=lambda path: path.stem)

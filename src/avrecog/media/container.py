@@ -14,6 +14,9 @@ from avrecog.errors import MediaError
 av.logging.set_level(av.logging.FATAL)  # FFmpeg's warnings go to stderr otherwise; errors arrive as exceptions
 
 
+MOST_PIXELS = 2**26  # of a frame: 8192 x 8192; decoding takes four times as many bytes and more
+
+
 @dataclass(frozen=True)
 class Probe:
     """What a media file holds."""
@@ -65,7 +68,13 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
     if path.is_dir():
         raise MediaError(f"{path}: is a folder, expected a media file")
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        # `file:`, and files only for what a playlist names: a path or a file is never an address to fetch from
+        with av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"}) as container:
+            for stream in container.streams.video:
+                if stream.width * stream.height > MOST_PIXELS:
+                    raise MediaError(
+                        f"{path}: frames of {stream.width} x {stream.height}, expected at most {MOST_PIXELS:,} pixels"
+                    )
             yield container
     except FileNotFoundError:
         raise MediaError(f"{path}: no such file; correct the path, or drop the row of the annotation") from None

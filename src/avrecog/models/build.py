@@ -1,5 +1,6 @@
 """Models by the name of their architecture: what configures each, and what makes it."""
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -80,6 +81,9 @@ class PipelineConfig:
     models: list[Text] = Field(min_length=1)  # sections below `models` that are trained, tested and fused
 
     def __post_init__(self) -> None:
+        odd = [name for name in self.models if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name)]
+        if odd:  # a name becomes a folder
+            raise ConfigError(f"models: expected names of letters, digits, - and _, got {odd[0]!r}")
         if len(set(self.models)) != len(self.models):
             raise ConfigError(f"models: expected each model once, got {', '.join(self.models)}")
 
