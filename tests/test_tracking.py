@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 import projects
+from avrecog import tracking
 from avrecog.config import Params
 from avrecog.entry import entry_point
 from avrecog.errors import ConfigError
@@ -138,6 +139,23 @@ def test_a_bug_leaves_its_traceback_in_the_log_of_the_run(root):
     text = Path(only_run(root).info.artifact_uri.removeprefix("file://"), "log.txt").read_text()
     assert "ZeroDivisionError" in text
     assert "Traceback" in text
+
+
+def test_half_a_row_of_a_killed_report_is_deleted_by_the_next_stage(root):
+    with projects.inside(root):
+        track(root, lambda run: run.log(Outcome("done", {})))
+        client, run_id = tracking._begin("avrecog", "audio", {"lr": 1}, {"model": "audio"})
+        client.set_tag(run_id, tracking.PROCESS_TAG, f"{tracking._machine()} 999999999 1")
+    track(root, lambda run: run.log(Outcome("done", {})))
+    assert client.get_run(run_id).info.lifecycle_stage == "deleted"
+
+
+def test_runs_of_another_machine_or_of_a_living_process_are_left_alone(root):
+    with projects.inside(root):
+        for process in ("elsewhere/1 999999999 1", tracking._this_process(), "nonsense"):
+            client, run_id = tracking._begin("avrecog-stages", "train", {}, {})
+            client.set_tag(run_id, tracking.PROCESS_TAG, process)
+        assert tracking.mark_dead_runs(client) == 0
 
 
 def test_a_row_that_cannot_be_written_whole_is_not_there(root):

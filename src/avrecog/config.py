@@ -6,6 +6,7 @@ every problem of both at once, and returns them as attributes.
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_type_hints
@@ -128,7 +129,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         n_bytes = path.stat().st_size
         if n_bytes > MOST_BYTES:
             raise ConfigError(f"{path}: expected at most {MOST_BYTES:,} bytes, got {n_bytes:,}")
-        document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if re.search(r"(?:[\[{]\s*){100}", text):  # the parser would take seconds to find out
+            raise ConfigError(f"{path}: is nested too deeply")
+        document = YAML(typ="safe", pure=True).load(text)
     except OSError as error:
         raise ConfigError(f"{path}: can't be read ({error.strerror}); run from the project's root") from None
     except RecursionError:

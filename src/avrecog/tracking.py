@@ -189,16 +189,19 @@ def log_row(
 
 
 def mark_dead_runs(client: "MlflowClient") -> int:
-    """Mark runs as KILLED whose process on this machine is gone without a word; how many."""
+    """Mark runs as KILLED whose process on this machine is gone without a word, and delete half rows; how many."""
     from mlflow.entities import ViewType
 
     experiments = [client.get_experiment_by_name(name) for name in (STAGES_EXPERIMENT, ROWS_EXPERIMENT)]
     ids = [experiment.experiment_id for experiment in experiments if experiment is not None]
-    if not ids:
+    if experiments[0] is None:
         return 0
     running = client.search_runs(ids, "attributes.status = 'RUNNING'", ViewType.ACTIVE_ONLY)
     dead = [run for run in running if _is_gone(run.data.tags.get(PROCESS_TAG, ""))]
     for run in dead:
+        if run.info.experiment_id != ids[0]:
+            client.delete_run(run.info.run_id)
+            continue
         client.set_tag(run.info.run_id, "error", "its process has ended without a word: killed, or the machine stopped")
         client.set_terminated(run.info.run_id, "KILLED")
     return len(dead)
