@@ -1,3 +1,4 @@
+import json
 import time
 
 import pytest
@@ -51,3 +52,17 @@ def test_the_views_of_a_clip_are_those_of_the_test():
 def test_the_compiled_variant_is_timed_too(project):
     projects.write_params(project, projects.SMALL, {"benchmark": {"variants": ["folded", "compiled"]}})
     projects.run(project, "benchmark", "audio")
+    variants = json.loads((project / "results/metrics/benchmark/audio.json").read_text())["variants"]
+    assert [row["variant"] for row in variants] == ["folded", "compiled"]
+    assert all(0 < row["latency_ms"]["median"] <= row["latency_ms"]["p95"] for row in variants)
+
+
+def test_without_a_compiler_the_compiled_variant_is_left_out_with_a_word(project, monkeypatch, caplog, capsys):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    projects.write_params(project, projects.SMALL, {"benchmark": {"variants": ["folded", "compiled"]}})
+    projects.run(project, "benchmark", "audio")
+    assert "compiled: is left out: there is no C++ compiler; install g++" in caplog.text
+    projects.write_params(project, projects.SMALL, {"benchmark": {"variants": ["compiled"], "report": "compiled"}})
+    with pytest.raises(SystemExit):
+        projects.run(project, "benchmark", "audio")
+    assert "benchmark.report: `compiled` can't be timed: there is no C++ compiler" in capsys.readouterr().err

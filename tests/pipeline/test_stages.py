@@ -132,7 +132,7 @@ def test_artifacts_lie_below_mlruns(finished_project):
     assert run.info.artifact_uri.startswith(f"file://{finished_project}/mlruns/avrecog/")
 
 
-def test_the_history_has_a_row_an_epoch_and_nothing_that_differs_between_equal_runs(finished_project):
+def test_the_history_has_a_row_an_epoch_and_no_time_or_memory(finished_project):
     with (finished_project / "models/audio/history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
