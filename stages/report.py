@@ -12,7 +12,7 @@ from avrecog.manifests.prepare import DataConfig
 from avrecog.models.build import PipelineConfig
 from avrecog.predict import TestConfig
 from avrecog.report import write_report
-from avrecog.tracking import log_row, tracked
+from avrecog.tracking import comparable_rows, tracked
 
 
 @entry_point
@@ -27,7 +27,7 @@ def main() -> None:
     params = load_params(
         pipeline=PipelineConfig, data=DataConfig, test=TestConfig, benchmark=BenchmarkConfig, fuse=FuseConfig
     )
-    with sole_writer(args.out), tracked("report", params) as run:
+    with sole_writer(args.out), tracked("report", params) as run, comparable_rows() as log_row:
         run.log(
             write_report(
                 params.pipeline.models, params.flat(), args.models, args.metrics, args.plots, args.out, log_row

@@ -37,6 +37,14 @@ def test_equal_contents_give_equal_bytes_whatever_the_name(tmp_path):
     assert (tmp_path / "a.ckpt").read_bytes() == (tmp_path / "another name.ckpt").read_bytes()
 
 
+def test_weights_that_repeat_one_number_to_seem_large_are_refused(tmp_path):
+    weights = {"fc.weight": torch.zeros(1).expand(10**6, 10**6)}
+    with (tmp_path / "a.ckpt").open("wb") as file:
+        torch.save({"format": "avrecog checkpoint 1", **content(weights=weights)}, file)
+    with pytest.raises(CheckpointError, match="its weights are larger than the file"):
+        load_checkpoint(tmp_path / "a.ckpt")
+
+
 class RunsCode:
     def __reduce__(self):
         return (print, ("code in a checkpoint ran",))

@@ -18,7 +18,7 @@ from avrecog.config import Params
 from avrecog.entry import entry_point
 from avrecog.errors import ConfigError
 from avrecog.outcome import Outcome
-from avrecog.tracking import ensure_store, log_row, tracked
+from avrecog.tracking import ensure_store, tracked
 
 
 @pytest.fixture
@@ -145,22 +145,48 @@ def test_half_a_row_of_a_killed_report_is_deleted_by_the_next_stage(root):
     with projects.inside(root):
         track(root, lambda run: run.log(Outcome("done", {})))
         client, run_id = tracking._begin("avrecog", "audio", {"lr": 1}, {"model": "audio"})
-        client.set_tag(run_id, tracking.PROCESS_TAG, f"{tracking._machine()} 999999999 1")
+        client.set_tag(run_id, tracking.PROCESS_TAG, f"{tracking._machine()} {tracking._boot()} 999999999 1")
     track(root, lambda run: run.log(Outcome("done", {})))
     assert client.get_run(run_id).info.lifecycle_stage == "deleted"
 
 
 def test_runs_of_another_machine_or_of_a_living_process_are_left_alone(root):
     with projects.inside(root):
-        for process in ("elsewhere/1 999999999 1", tracking._this_process(), "nonsense"):
+        for process in ("elsewhere/1 - 999999999 1", tracking._this_process(), "nonsense"):
             client, run_id = tracking._begin("avrecog-stages", "train", {}, {})
             client.set_tag(run_id, tracking.PROCESS_TAG, process)
         assert tracking.mark_dead_runs(client) == 0
 
 
+def test_a_run_from_before_the_machine_was_started_anew_is_marked(root):
+    with projects.inside(root):
+        client, run_id = tracking._begin("avrecog-stages", "train", {}, {})
+        client.set_tag(run_id, tracking.PROCESS_TAG, f"{tracking._machine()} another-boot {os.getpid()} 1")
+        assert tracking.mark_dead_runs(client) == 1
+    assert client.get_run(run_id).info.status == "KILLED"
+
+
+def test_files_that_cannot_be_stored_hold_up_nothing_else(root, monkeypatch, caplog):
+    def away(*_):
+        raise RuntimeError("no credentials")
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", away)
+    (root / "a.png").write_bytes(b"")
+    track(root, lambda run: run.log(Outcome("done", {"a": 1.0}, files=[root / "a.png"])))
+    run = only_run(root)
+    assert run.info.status == "FINISHED"
+    assert {"a", "wall_s"} <= run.data.metrics.keys()
+    assert "2 entries could not be written" in caplog.text  # the picture, and the log that tells of it
+
+
 def test_a_row_that_cannot_be_written_whole_is_not_there(root):
+    def write_two():
+        with tracking.comparable_rows() as log_row:
+            log_row("rgb", {"lr": 1}, {"model": "rgb"}, {"test.top1": 1.0}, (), [])
+            log_row("audio", {"lr": 1}, {"model": "audio"}, {"test.top1": 1.0}, (), [root / "gone.png"])
+
     with projects.inside(root), pytest.raises(FileNotFoundError):
-        log_row("audio", {"lr": 1}, {"model": "audio"}, {"test.top1": 1.0}, (), [root / "gone.png"])
+        write_two()
     client = MlflowClient(f"sqlite:///{root}/mlruns/mlflow.db")
     assert not client.search_runs([client.get_experiment_by_name("avrecog").experiment_id])
 

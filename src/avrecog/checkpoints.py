@@ -57,7 +57,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: is damaged or no checkpoint ({reason}); train again") from None
-    problem = _problem(checkpoint)
+    problem = _problem(checkpoint, path.stat().st_size)
     if problem:
         raise CheckpointError(f"{path}: not a checkpoint of avrecog's: {problem}")
     return checkpoint
@@ -79,7 +79,7 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError(f"{path}: is damaged or no checkpoint (its entries are compressed); train again")
 
 
-def _problem(checkpoint: Any) -> str | None:
+def _problem(checkpoint: Any, n_bytes: int) -> str | None:
     """The first thing that a checkpoint lacks or that is of the wrong kind."""
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         return f"expected format {FORMAT!r}"
@@ -90,6 +90,8 @@ def _problem(checkpoint: Any) -> str | None:
         return "expected the names of the classes"
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in checkpoint["weights"].items()):
         return "expected tensors as weights"
+    if sum(value.numel() * value.element_size() for value in checkpoint["weights"].values()) > n_bytes:
+        return "its weights are larger than the file"  # views that repeat one number
     if not isinstance(checkpoint.get("state", {}), dict):
         return f"expected state as dict, got {type(checkpoint['state']).__name__}"
     return None

@@ -15,6 +15,8 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a store that is away is tried again later
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what CUDA's deterministic algorithms ask for
 }
 

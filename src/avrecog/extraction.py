@@ -226,13 +226,13 @@ class _Extractor:
                 waveform = decode_audio(path, self.audio.logmel.sample_rate, clip.start_s, clip.stop_s)
                 if self.log_mel is not None:
                     log_mel, waveform = _log_mel(self.log_mel, waveform, torch.device("cpu")), None
-            except AvrecogError as error:
-                problems.append(str(error))
+            except (AvrecogError, MemoryError) as error:
+                problems.append(str(error) or f"{clip.path}: too large for this machine's memory")
         if wants_video and self.video is not None:
             try:
                 frames = decode_video(path, self.video, clip.start_s, clip.stop_s)
-            except AvrecogError as error:
-                problems.append(str(error))
+            except (AvrecogError, MemoryError) as error:
+                problems.append(str(error) or f"{clip.path}: too large for this machine's memory")
         return Extracted(waveform, log_mel, frames, tuple(dict.fromkeys(problems)))
 
 

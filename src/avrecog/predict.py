@@ -1,10 +1,11 @@
 """Views of clips -> one score vector a clip."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 from tqdm import tqdm
 
 from avrecog.config import Count, Flag, section
@@ -29,7 +30,7 @@ class TestConfig:
 
 
 def predict_scores(
-    model: nn.Module,
+    model: Callable[..., Tensor],
     dataset: ClipDataset[Any],
     n_views: int | None,
     batch_size: int,

@@ -7,10 +7,12 @@ temporary folders write there too), or wherever MLFLOW_TRACKING_URI points.
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import io
 import json
 import logging
+import math
 import os
 import platform
 import sqlite3
@@ -28,13 +30,15 @@ from avrecog.outcome import Outcome
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
 
 log = logging.getLogger(__name__)
 
 STAGES_EXPERIMENT = "avrecog-stages"
 ROWS_EXPERIMENT = "avrecog"
 SYSTEM_METRICS_EVERY_S = 10
-PROCESS_TAG = "process"  # machine, process id and start time
+PROCESS_TAG = "process"  # machine, start of the machine, process id, start of the process
+TRY_AGAIN_AFTER_S = 30
 
 
 def project_root() -> Path:
@@ -51,7 +55,9 @@ class Run:
 
     def __init__(self, client: "MlflowClient", run_id: str, stage: str) -> None:
         self._client, self.run_id, self.stage = client, run_id, stage
-        self._waiting: list[Callable[[], None]] = []
+        self._entries: list[Callable[[], None]] = []  # numbers and words that wait to be written
+        self._files: list[Callable[[], None]] = []  # they may go to another place, which may be away alone
+        self._failed_at = -math.inf
         self.outcome: Outcome | None = None
 
     def log(self, outcome: Outcome) -> None:
@@ -61,10 +67,12 @@ class Run:
         self.log_curves(outcome.curves)
         for key, value in outcome.facts.items():
             self.tag(key, value)
-        for path in outcome.files:
-            self._write(lambda path=path: self._client.log_artifact(self.run_id, str(path)))  # type: ignore[misc]
         if outcome.manifest is not None:
-            self._write(lambda: _log_manifest(self._client, self.run_id, outcome.manifest))
+            manifest = outcome.manifest
+            self._entries.append(lambda: _log_manifest(self._client, self.run_id, manifest))
+        for path in outcome.files:
+            self._files.append(functools.partial(self._client.log_artifact, self.run_id, str(path)))
+        self._write()
 
     def log_epoch(self, step: int, metrics: Mapping[str, float]) -> None:
         """The numbers of one epoch, in one call."""
@@ -76,30 +84,38 @@ class Run:
 
     def log_curves(self, curves: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """Many steps at once."""
-        self._write(lambda: _log_batch(self._client, self.run_id, curves))
+        for batch in _batches(curves):
+            self._entries.append(functools.partial(self._client.log_batch, self.run_id, metrics=batch))
+        self._write()
 
     def tag(self, key: str, value: str) -> None:
         """A word."""
-        self._write(lambda: self._client.set_tag(self.run_id, key, value))
+        self._entries.append(functools.partial(self._client.set_tag, self.run_id, key, value))
+        self._write()
 
     def end(self, status: str, log_text: str) -> None:
         """Write what is left, the log, and how the run ended."""
+        self._failed_at = -math.inf
+        self._entries.append(functools.partial(self._client.set_terminated, self.run_id, status))
         if log_text:
-            self._write(lambda: self._client.log_text(self.run_id, log_text, "log.txt"))
-        self._write(lambda: self._client.set_terminated(self.run_id, status))
-        if self._waiting:
-            log.error(
-                "%d entries of run %s could not be written to the tracking store", len(self._waiting), self.run_id
-            )
+            self._files.append(functools.partial(self._client.log_text, self.run_id, log_text, "log.txt"))
+        self._write()
+        n_lost = len(self._entries) + len(self._files)
+        if n_lost:
+            log.error("run %s: %d entries could not be written to the tracking store", self.run_id, n_lost)
 
-    def _write(self, entry: Callable[[], None]) -> None:
-        self._waiting.append(entry)
-        try:
-            while self._waiting:
-                self._waiting[0]()
-                self._waiting.pop(0)
-        except Exception as error:  # noqa: BLE001  stores of metrics and artifacts are plug-ins and raise what they like
-            log.warning("the tracking store can't be written now (%s); kept, to be tried again", _first_line(error))
+    def _write(self) -> None:
+        """Write what waits, in order; after a failure not again for a while, since each try may take long."""
+        if time.monotonic() - self._failed_at < TRY_AGAIN_AFTER_S:
+            return
+        for waiting in (self._entries, self._files):
+            try:
+                while waiting:
+                    waiting[0]()
+                    waiting.pop(0)
+            except Exception as error:  # noqa: BLE001  stores of metrics and artifacts are plug-ins: they raise anything
+                self._failed_at = time.monotonic()
+                log.warning("the tracking store can't be written now (%s); kept, to be tried again", _first_line(error))
 
 
 class _SilentRun(Run):
@@ -164,27 +180,42 @@ def tracked(stage: str, params: Params, model: str | None = None) -> Iterator[Ru
     )
 
 
-def log_row(
-    name: str,
-    params: Mapping[str, Any],
-    tags: Mapping[str, str],
-    metrics: Mapping[str, float | None],
-    curves: Sequence[tuple[int, Mapping[str, float]]],
-    files: Sequence[Path],
-) -> None:
-    """Write one finished run of the experiment `avrecog`: a row that people compare."""
+@contextlib.contextmanager
+def comparable_rows() -> Iterator[Callable[..., None]]:
+    """What writes a row of the experiment `avrecog`; all that the block writes are there at its end, or none.
+
+    Raises:
+        TrackingError: if the store can't be opened or written.
+    """
     from avrecog.hardware import hardware
 
-    client, run_id = _begin(ROWS_EXPERIMENT, name, params, _context() | {"hardware": hardware()} | dict(tags))
-    try:
+    begun: list[tuple[MlflowClient, str]] = []
+
+    def log_row(
+        name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        metrics: Mapping[str, float | None],
+        curves: Sequence[tuple[int, Mapping[str, float]]],
+        files: Sequence[Path],
+    ) -> None:
+        client, run_id = _begin(ROWS_EXPERIMENT, name, params, _context() | {"hardware": hardware()} | dict(tags))
+        begun.append((client, run_id))
         with _readable():
             numbers = {key: value for key, value in metrics.items() if value is not None}
-            _log_batch(client, run_id, [(0, numbers), *curves])
+            for batch in _batches([(0, numbers), *curves]):
+                client.log_batch(run_id, metrics=batch)
             for path in files:
                 client.log_artifact(run_id, str(path))
-            client.set_terminated(run_id, "FINISHED")
+
+    try:
+        yield log_row
+        with _readable():
+            for client, run_id in begun:
+                client.set_terminated(run_id, "FINISHED")
     except BaseException:
-        client.delete_run(run_id)  # no row rather than half a row
+        for client, run_id in begun:
+            client.delete_run(run_id)
         raise
 
 
@@ -282,7 +313,7 @@ def _begin(
         try:
             _log_params(client, run.info.run_id, params)
         except BaseException:
-            client.set_terminated(run.info.run_id, "FAILED")
+            client.delete_run(run.info.run_id)
             raise
     return client, run.info.run_id
 
@@ -326,10 +357,8 @@ def _kept_log() -> Iterator[io.StringIO]:
 
 
 def _this_process() -> str:
-    """Machine, process id and start time: enough to tell later whether it is still there."""
-    import psutil
-
-    return f"{_machine()} {os.getpid()} {psutil.Process().create_time():.0f}"
+    """Machine, its start, process id and its start: enough to tell later whether it is still there."""
+    return f"{_machine()} {_boot()} {os.getpid()} {_started(os.getpid())}"
 
 
 def _machine() -> str:
@@ -339,18 +368,33 @@ def _machine() -> str:
         return platform.node()
 
 
-def _is_gone(process: str) -> bool:
-    """Whether a process of this machine has ended; False for another machine's, of which nothing is known."""
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    except OSError:  # not Linux
+        return "-"
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, in a unit that setting the clock doesn't change; None if it is gone."""
     import psutil
 
+    try:
+        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return None
+        stat = Path(f"/proc/{pid}/stat")
+        if not stat.exists():  # not Linux
+            return f"{psutil.Process(pid).create_time():.0f}"
+        return stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+    except (psutil.NoSuchProcess, OSError):
+        return None
+
+
+def _is_gone(process: str) -> bool:
+    """Whether a process of this machine has ended; False for another machine's, of which nothing is known."""
     match process.split(" "):
-        case [machine, pid, started] if machine == _machine() and pid.isdigit():
-            try:
-                there = psutil.Process(int(pid))
-                ended = there.status() == psutil.STATUS_ZOMBIE
-                return ended or abs(there.create_time() - float(started)) > 2
-            except (psutil.NoSuchProcess, ValueError):
-                return True
+        case [machine, boot, pid, started] if machine == _machine() and pid.isdigit():
+            return boot != _boot() or _started(int(pid)) != started
     return False
 
 
@@ -385,15 +429,14 @@ def _log_manifest(client: "MlflowClient", run_id: str, manifest: Path | None) ->
     client.log_inputs(run_id, datasets=[DatasetInput(Dataset("manifest", digest, "local", source), tags=[])])
 
 
-def _log_batch(client: "MlflowClient", run_id: str, curves: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+def _batches(curves: Sequence[tuple[int, Mapping[str, float]]]) -> "Iterator[list[Metric]]":
+    """The numbers as MLflow takes them, stamped now, 1,000 at once."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    metrics: list[Metric] = [
-        Metric(key, float(value), now, step) for step, numbers in curves for key, value in numbers.items()
-    ]
-    for begin in range(0, len(metrics), 1000):  # MLflow takes 1,000 at once
-        client.log_batch(run_id, metrics=metrics[begin : begin + 1000])
+    metrics = [Metric(key, float(value), now, step) for step, numbers in curves for key, value in numbers.items()]
+    for begin in range(0, len(metrics), 1000):
+        yield metrics[begin : begin + 1000]
 
 
 def _context() -> dict[str, str]:

@@ -21,12 +21,16 @@ def worker_pool(
     # spawn: a fork of a process that has threads (torch, mlflow) can hang
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(n_processes, context, _begin, (initializer, arguments))
+    results: Any = pool._result_queue
     try:
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
             child.kill()
+        # A worker killed while it wrote a result leaves a part of it in the pipe, and the pool's own thread would wait
+        # for the rest for ever, since this process holds the pipe's other end open too.
+        results._writer.close()
         raise
     pool.shutdown()
 

@@ -13,7 +13,7 @@ from avrecog.logmel import LogMelConfig
 from avrecog.models.audio_resnet import AudioResNet
 from avrecog.processes import Processes
 from avrecog.store import MemoryStore
-from avrecog.training.loop import Trainer
+from avrecog.training.loop import Control, Trainer
 from avrecog.training.settings import TrainConfig
 
 FRONT_END = LogMelConfig(n_mels=32)
@@ -29,6 +29,11 @@ def dataset(n=24, seed=0):
         values[:, 16 * label : 16 * label + 16] += 1
         rows[f"clip{index}"] = values.astype(np.float16)
     return AudioClips(MemoryStore(rows), list(rows), labels, 48, FRONT_END, AudioAugmentConfig())
+
+
+class StopWhen(Control):
+    def __init__(self, should_stop):
+        self.should_stop = should_stop
 
 
 def trainer(**changes):
@@ -174,7 +179,7 @@ def test_a_training_told_to_stop_between_two_steps_goes_on_from_that_step(n_step
     unbroken = fit(trainer(**changes))
     broken, asked = trainer(**changes), iter(range(100))
     done = broken.fit(
-        dataset(), dataset(12, seed=1), lambda row: None, tqdm(disable=True), lambda: next(asked) == n_steps
+        dataset(), dataset(12, seed=1), lambda row: None, tqdm(disable=True), StopWhen(lambda: next(asked) == n_steps)
     )
     assert not done
     assert 3 * broken.epochs_done + broken.steps_done == n_steps
@@ -196,7 +201,8 @@ def test_a_training_interrupted_in_its_validation_validates_when_it_goes_on(monk
 
     with monkeypatch.context() as patch:
         patch.setattr("avrecog.training.loop.predict_scores", interrupt)
-        done = broken.fit(dataset(), dataset(12, seed=1), lambda row: None, tqdm(disable=True), lambda: bool(signalled))
+        when = StopWhen(lambda: bool(signalled))
+        done = broken.fit(dataset(), dataset(12, seed=1), lambda row: None, tqdm(disable=True), when)
     assert not done
     assert (broken.epochs_done, broken.steps_done) == (0, 3)
     resumed = trainer(ema_decay=0.9)

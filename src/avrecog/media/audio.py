@@ -6,7 +6,7 @@ import av
 import numpy as np
 
 from avrecog.errors import MediaError
-from avrecog.media.container import audio_stream, open_media, origin_s, seek_before, stream_begin_s
+from avrecog.media.container import MOST_BYTES, audio_stream, open_media, origin_s, seek_before, stream_begin_s
 
 
 def decode_audio(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: float | None = None) -> np.ndarray:
@@ -41,6 +41,8 @@ def decode_audio(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: flo
     end = None if stop_s is None else max(0, round((stop_s - first_s) * sample_rate))
     waveform = waveform[begin:end]
     n_before = round((begin_s - start_s) * sample_rate)
+    if 4 * (len(waveform) + max(0, n_before)) > MOST_BYTES:
+        raise MediaError(f"{path}: more than {MOST_BYTES / 4 / sample_rate / 3600:.0f} h of sound in one clip; {_CUT}")
     if len(waveform) and n_before > 0:
         waveform = np.concatenate([np.zeros(n_before, np.float32), waveform])
     if not len(waveform):
@@ -53,19 +55,27 @@ def decode_audio(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: flo
 def _mono_blocks(
     container: av.container.InputContainer, stream: av.AudioStream, file_begin_s: float, stop_s: float | None
 ) -> tuple[list[np.ndarray], float]:
-    """Mono float32 blocks in stream order up to `stop_s`, and the time of the first sample."""
+    """Mono float32 blocks in stream order up to `stop_s`, and the time of the first sample.
+
+    Raises:
+        MediaError: if they are too many for memory.
+    """
     blocks: list[np.ndarray] = []
-    first_s = 0.0
+    first_s, n_samples = 0.0, 0
     for frame in container.decode(stream):
         time_s = (frame.time if frame.time is not None else file_begin_s) - file_begin_s
         if stop_s is not None and time_s >= stop_s + 0.1:  # a run-out for the resampler's filter
             break
+        n_samples += frame.samples
+        if 4 * n_samples > MOST_BYTES:
+            raise MediaError(f"{container.name}: more than {n_samples:,} samples in one clip; {_CUT}")
         if not blocks:
             first_s = time_s
         blocks.append(_mono(frame))
     return blocks, first_s
 
 
+_CUT = "cut it with start and end"
 _FULL_SCALE = {"i1": 2.0**7, "u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31}
 
 

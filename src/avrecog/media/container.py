@@ -14,6 +14,7 @@ from avrecog.errors import MediaError
 av.logging.set_level(av.logging.FATAL)  # FFmpeg's warnings go to stderr otherwise; errors arrive as exceptions
 
 
+MOST_BYTES = 4 * 2**30  # of a decoded clip, which is held in memory
 MOST_PIXELS = 2**26  # of a frame: 8192 x 8192; decoding takes four times as many bytes and more
 
 

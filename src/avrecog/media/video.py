@@ -8,7 +8,7 @@ import av
 import numpy as np
 
 from avrecog.errors import MediaError
-from avrecog.media.container import open_media, origin_s, seek_before, video_stream
+from avrecog.media.container import MOST_BYTES, MOST_PIXELS, open_media, origin_s, seek_before, video_stream
 from avrecog.media.settings import VideoConfig
 
 
@@ -28,8 +28,8 @@ def decode_video(path: Path, config: VideoConfig, start_s: float = 0.0, stop_s: 
     Returns: (n_frames, height, width, 3) uint8 RGB; one frame at least.
 
     Raises:
-        MediaError: if there is no moving picture, it can't be decoded, the crop lies outside it, or nothing lies in the
-            span.
+        MediaError: if there is no moving picture, it can't be decoded, the crop lies outside it, nothing lies in the
+            span, or too much for memory.
     """
     with open_media(path) as container:
         stream = video_stream(container)
@@ -38,7 +38,12 @@ def decode_video(path: Path, config: VideoConfig, start_s: float = 0.0, stop_s: 
         stream.thread_type = "NONE"  # one process a core already
         seek_before(container, stream, start_s)
         frames = _on_screen(container, stream, origin_s(container), config.fps, start_s, stop_s)
-        pictures = [_fit(frame, config, path) for frame in frames]
+        most = MOST_BYTES // (config.height * config.width * 3)
+        pictures: list[np.ndarray] = []
+        for frame in frames:
+            if len(pictures) == most:
+                raise MediaError(f"{path}: more than {most:,} frames in one clip; cut it with start and end")
+            pictures.append(_fit(frame, config, path))
     if not pictures:
         raise MediaError(f"{path}: no picture between {start_s:g} s and {stop_s if stop_s is not None else 'the end'}")
     return np.stack(pictures)
@@ -81,8 +86,10 @@ def _fit(frame: av.VideoFrame, config: VideoConfig, path: Path) -> np.ndarray:
     """(height, width, 3) uint8: cropped, scaled to cover the stored size, cut in the middle, turned upright.
 
     Raises:
-        MediaError: if the crop lies outside the picture.
+        MediaError: if the crop lies outside the picture, or that is too large.
     """
+    if frame.width * frame.height > MOST_PIXELS:  # more than the header said
+        raise MediaError(f"{path}: a frame of {frame.width} x {frame.height}, expected at most {MOST_PIXELS:,} pixels")
     quarter_turns = round(-frame.rotation / 90) % 4
     height, width = config.height, config.width
     if config.crop is None and not quarter_turns:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 from tqdm import tqdm
 
@@ -38,6 +39,21 @@ OUT_OF_MEMORY = (
     "lower train.batch_size (the learning rate follows by linear scaling), the model's input (mel_frames, n_segments, "
     "crop_height, crop_width) or its width and depth, or set train.precision: bf16-mixed"
 )
+
+
+class Control:
+    """What may be asked of a training between two steps; this one asks for nothing."""
+
+    def should_stop(self) -> bool:
+        """Whether to end here."""
+        return False
+
+    def should_save(self) -> bool:
+        """Whether to save the state here and go on."""
+        return False
+
+    def save(self) -> None:
+        """Save the state; every process is told, the first one writes."""
 
 
 class Trainer:
@@ -85,7 +101,7 @@ class Trainer:
         val: ClipDataset[Any],
         after_epoch: Callable[[Row], None],
         progress: tqdm,  # type: ignore[type-arg]
-        should_stop: Callable[[], bool] = lambda: False,
+        control: "Control | None" = None,
     ) -> bool:
         """Train the epochs that are left; whether all are done.
 
@@ -94,16 +110,17 @@ class Trainer:
             val: clips to validate on.
             after_epoch: called with the newest row of the history after each epoch.
             progress: a bar, in epochs.
-            should_stop: asked before every step. Where it says so the training ends, and `state` holds the epoch that
-                is under way.
+            control: asked between steps whether to stop, and whether to save. Where it says stop the training ends, and
+                `state` holds the epoch that is under way.
 
         Raises:
             DivergedError: if the loss explodes or stops being a number.
             ConfigError: if a batch has fewer clips than there are processes.
-            KeyboardInterrupt: as it came, where `should_stop` does not ask for it.
+            KeyboardInterrupt: as it came, where `control` does not ask for it.
         """
+        control = control or Control()
         while self.epochs_done < self.config.epochs:
-            if not self._epoch(train, progress, should_stop):
+            if not self._epoch(train, progress, control):
                 return False
             row = self._row(len(train))
             last = self.epochs_done + 1 == self.config.epochs
@@ -111,7 +128,7 @@ class Trainer:
                 try:
                     row |= self.validate(val)
                 except KeyboardInterrupt:
-                    if self.processes.n == 1 and should_stop():
+                    if self.processes.n == 1 and control.should_stop():
                         return False
                     raise
             self.history.append(row)
@@ -154,19 +171,21 @@ class Trainer:
 
     def validate(self, val: ClipDataset[Any]) -> Row:
         """Loss and top-1 of the evaluated weights on the middle view of each clip."""
-        current = {name: value.clone() for name, value in self.bare_model.state_dict().items()} if self.average else {}
-        if self.average is not None:
-            self.bare_model.load_state_dict(self.average.weights)
+        weights = self.average.weights if self.average is not None else {}  # in place of the model's own, for this call
         self.bare_model.eval()
         try:
             with self.fabric.autocast(), explained_out_of_memory(OUT_OF_MEMORY):
                 probabilities = predict_scores(
-                    self.bare_model, val, 1, self.config.batch_size, self.device, "prob", self.processes
+                    lambda *inputs: functional_call(self.bare_model, weights, inputs),
+                    val,
+                    1,
+                    self.config.batch_size,
+                    self.device,
+                    "prob",
+                    self.processes,
                 )
         finally:
             self.bare_model.train()
-            if self.average is not None:
-                self.bare_model.load_state_dict(current)
         return {
             "val_loss": log_loss(probabilities, val.labels),
             "val_top1": top_k_accuracy(probabilities, val.labels, 1),
@@ -191,7 +210,7 @@ class Trainer:
         self,
         train: ClipDataset[Any],
         progress: tqdm,  # type: ignore[type-arg]
-        should_stop: Callable[[], bool],
+        control: "Control",
     ) -> bool:
         """Train the steps of an epoch that are left; False if told to stop before the last.
 
@@ -214,8 +233,12 @@ class Trainer:
         checks_every = 1 if self.device.type == "cpu" else GPU_CHECKS_EVERY
         self.model.train()
         for step in range(self.steps_done, len(batches)):
-            if self._agreed_to_stop(step, checks_every, should_stop):
-                return False
+            if self.processes.n == 1 or step % checks_every == 0:
+                stop, save = self._agreed(control)
+                if stop:
+                    return False
+                if save:
+                    control.save()
             lr = learning_rate(epoch + (step + 0.5) / len(batches), config)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
@@ -241,15 +264,14 @@ class Trainer:
             progress.set_postfix_str(f"batch {step + 1}/{len(batches)}", refresh=False)
         return True
 
-    def _agreed_to_stop(self, step: int, checks_every: int, should_stop: Callable[[], bool]) -> bool:
-        """Whether any process has been told to stop; then the first one holds the sums of all."""
-        if self.processes.n == 1:
-            return should_stop()
-        if step % checks_every or not any(self.processes.gather(should_stop())):
-            return False
-        total = torch.tensor(self.processes.gather(self._sums.tolist()), dtype=torch.float64).sum(dim=0)
-        self._sums = total.to(self.device) if self.processes.is_first else torch.zeros_like(self._sums)
-        return True
+    def _agreed(self, control: "Control") -> tuple[bool, bool]:
+        """Whether any process wants to stop, and to save; if so the first one holds the sums of all."""
+        wishes = self.processes.gather((control.should_stop(), control.should_save()))
+        stop, save = (any(each) for each in zip(*wishes, strict=True))
+        if (stop or save) and self.processes.n > 1:
+            total = torch.tensor(self.processes.gather(self._sums.tolist()), dtype=torch.float64).sum(dim=0)
+            self._sums = total.to(self.device) if self.processes.is_first else torch.zeros_like(self._sums)
+        return stop, save
 
     def _loss(
         self, train: ClipDataset[Any], indices: np.ndarray, draw: Any, mixup: MixupDraw | None

@@ -36,9 +36,10 @@ class _BatchNorm2dOfAll(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        n = _sum_of_all(input.new_tensor(float(input.numel() // input.shape[1])))
-        mean = _sum_of_all(input.sum(dim=(0, 2, 3))) / n
-        centred = input - mean[:, None, None]
+        values = input.float()  # the sums too, where the network computes in bfloat16
+        n = _sum_of_all(values.new_tensor(float(values.numel() // values.shape[1])))
+        mean = _sum_of_all(values.sum(dim=(0, 2, 3))) / n
+        centred = values - mean[:, None, None]
         variance = _sum_of_all(centred.square().sum(dim=(0, 2, 3))) / n
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -49,7 +50,7 @@ class _BatchNorm2dOfAll(nn.BatchNorm2d):
             self.running_var.lerp_(variance * (n / (n - 1)), self.momentum)
             self.num_batches_tracked += 1
         scale = self.weight / torch.sqrt(variance + self.eps)
-        return centred * scale[:, None, None] + self.bias[:, None, None]
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
 
 class _SumOfAll(torch.autograd.Function):

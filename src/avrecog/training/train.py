@@ -29,13 +29,15 @@ from avrecog.inputs import FrontEnd, LabelledClips, OpenSplit, open_split, open_
 from avrecog.models.build import ModelConfig, build_model
 from avrecog.outcome import Outcome
 from avrecog.processes import processes
-from avrecog.training.loop import Row, Trainer
+from avrecog.training.loop import Control, Row, Trainer
 from avrecog.training.settings import TrainConfig, settings_in_force
 from avrecog.training.stopping import StopSignals
 
 log = logging.getLogger(__name__)
 
-STATE = {"digest", "code", "best", "seconds", "steps_done", "sums"}  # what goes with the trainer's own state
+STATE = {"digest", "code", "best", "seconds", "ended", "steps_done", "sums"}  # what goes with the trainer's own state
+
+SAVE_EVERY_S = 600  # within an epoch
 
 HISTORY_COLUMNS = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1")
 
@@ -51,9 +53,9 @@ def train_model(
 ) -> Outcome:
     """Train model `name` and write `best.ckpt`, `last.ckpt`, `history.csv` and `config.yaml` into `out`.
 
-    A training that was stopped by a signal goes on from its last step, one that was killed from its last epoch, one
-    that ended at `train.max_hours` from there once that is raised. A finished one, or one of other parameters or data,
-    is begun anew.
+    A training that was stopped by a signal goes on from its last step, one that was killed from its last epoch or, in
+    long epochs, from what was saved at most ten minutes before; one that ended at `train.max_hours` from there once
+    that is raised. A finished one, or one of other parameters or data, is begun anew.
 
     Under torchrun all processes call this, and the first one writes.
 
@@ -75,7 +77,8 @@ def train_model(
     in_force, overridden = settings_in_force(train, config.train, name)
     _say_what_is_in_force(name, in_force, overridden)
     tables = LabelledClips.read(data)
-    with sole_writer(out) if processes().is_first else contextlib.nullcontext(), StopSignals() as signals:
+    here = processes()
+    with sole_writer(out) if here.is_first else contextlib.nullcontext(), StopSignals(alone=here.n == 1) as signals:
         return _train(name, config, in_force, front_end, tables, data / "features", out, log_epoch, signals)
 
 
@@ -121,7 +124,7 @@ def _train(
     def seconds_so_far() -> float:
         return progress.seconds + time.perf_counter() - began
 
-    def checkpoint(finished: bool) -> dict[str, Any]:
+    def checkpoint(finished: bool, ended: bool = False) -> dict[str, Any]:
         content = {
             **description,
             "weights": trainer.evaluated_weights(),
@@ -129,8 +132,14 @@ def _train(
             "metrics": dict(trainer.history[-1]) if trainer.history else {},
         }
         if not finished:
-            state = {"digest": digest, "code": _code_digest(), "best": list(progress.best), "seconds": seconds_so_far()}
-            content["state"] = {**trainer.state(), **state}
+            content["state"] = {
+                **trainer.state(),
+                "digest": digest,
+                "code": _code_digest(),
+                "best": list(progress.best),
+                "seconds": seconds_so_far(),
+                "ended": ended,  # at max_hours
+            }
         return content
 
     def after_epoch(row: Row) -> None:
@@ -143,6 +152,20 @@ def _train(
         save_checkpoint(out / "last.ckpt", checkpoint(finished=trainer.epochs_done == train.epochs))
         log_epoch(int(row["epoch"]), {key: value for key, value in row.items() if key != "epoch"})
 
+    class Between(Control):
+        saved_at = time.monotonic()
+
+        def should_stop(self) -> bool:
+            return signals.received is not None or seconds_so_far() > limit_s
+
+        def should_save(self) -> bool:
+            return here.is_first and time.monotonic() - self.saved_at > SAVE_EVERY_S
+
+        def save(self) -> None:
+            self.saved_at = time.monotonic()
+            if here.is_first:
+                save_checkpoint(out / "last.ckpt", checkpoint(finished=False))
+
     first_epoch = trainer.epochs_done
     bar = tqdm(
         total=train.epochs,
@@ -153,13 +176,7 @@ def _train(
         disable=not here.is_first,
     )
     try:
-        finished = trainer.fit(
-            train_clips,
-            val_clips,
-            after_epoch,
-            bar,
-            should_stop=lambda: signals.received is not None or seconds_so_far() > limit_s,
-        )
+        finished = trainer.fit(train_clips, val_clips, after_epoch, bar, Between())
     except DivergedError as error:
         path = out.with_name(f"{out.name}.diverged.ckpt")
         if here.is_first:
@@ -170,10 +187,12 @@ def _train(
         bar.close()
     if not finished:
         signals.wait()
+        received = [number for number in here.gather(signals.received) if number is not None]
         if here.is_first:
-            save_checkpoint(out / "last.ckpt", checkpoint(finished=False))
+            save_checkpoint(out / "last.ckpt", checkpoint(finished=False, ended=not received))
             log.info("%s: stopped after epoch %d, step %d; saved", out, trainer.epochs_done, trainer.steps_done)
-        signals.act()
+        if received:
+            signals.act(received[0])
     validated = [row for row in trainer.history if "val_top1" in row]
     if not validated:
         raise TrainingError(
@@ -326,7 +345,7 @@ def _state_to_go_on_from(out: Path, digest: str, limit_s: float) -> dict[str, An
                 reason = "another version of avrecog wrote it"
             elif state["digest"] != digest:
                 reason = "its parameters or data were others"
-            elif state["seconds"] >= limit_s:
+            elif state["ended"] and state["seconds"] >= limit_s:
                 reason = "it had ended at train.max_hours"
         except CheckpointError as error:
             reason = str(error)
