@@ -108,6 +108,26 @@ def test_a_killed_process_ends_the_others_and_the_run_is_marked(project):
     assert "RUNNING" not in {run.info.status for run in train_runs(project)}
 
 
+def test_a_signal_to_one_process_stops_both_at_one_step_with_the_state_saved(project, caplog):
+    projects.write_params(project, projects.SMALL, {"train": {"epochs": 5000}})
+    shutil.rmtree(project / "models/audio")
+    process = torchrun(project)
+    deadline = time.monotonic() + 120
+    while not (project / "models/audio/history.csv").exists():
+        assert time.monotonic() < deadline, "no epoch in 120 s"
+        time.sleep(0.1)
+    second = max(stage_processes(process), key=lambda worker: int(worker.environ()["RANK"]))
+    second.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode != 0
+    assert "; saved" in output
+    state = load_checkpoint(project / "models/audio/last.ckpt")["state"]
+    assert state["ended"] is False
+    assert len(state["history"]) < 5000
+    (run,) = [run for run in train_runs(project) if run.info.status == "KILLED"]
+    assert "stopped_by" not in run.data.tags
+
+
 def stage_processes(process):
     """The processes that torchrun has started and that run the stage."""
     children = psutil.Process(process.pid).children(recursive=True)

@@ -86,6 +86,26 @@ def test_a_step_that_does_not_end_is_cut_off_and_the_last_state_stays(project, m
     assert load_checkpoint(project / "models/audio/last.ckpt")["epoch"] == 1
 
 
+def test_in_a_long_epoch_the_state_is_saved_between_steps_too(project, monkeypatch, caplog):
+    unbroken = {path.name: path.read_bytes() for path in (project / "models/audio").iterdir()}
+    loss, steps = loop.Trainer._loss, iter(range(1, 1000))
+
+    def killed_in_the_seventh(*arguments):
+        if next(steps) == 7:
+            raise SystemExit(9)
+        return loss(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "SAVE_EVERY_S", 0)
+        patch.setattr(loop.Trainer, "_loss", killed_in_the_seventh)
+        with pytest.raises(SystemExit):
+            projects.run(project, "train", "audio")
+    with caplog.at_level("INFO"):
+        projects.run(project, "train", "audio")
+    assert "going on after epoch 1, step 2" in caplog.text
+    assert {path.name: path.read_bytes() for path in (project / "models/audio").iterdir()} == unbroken
+
+
 def hours_after_steps(monkeypatch, n_steps):
     """A clock that jumps by an hour once so many steps are done."""
     steps = iter(range(1, 1000))
