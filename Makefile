@@ -28,7 +28,7 @@ demo: $(READY) ## make the demo clips, run the pipeline on them, print the resul
 	@echo 'Next: make ui                                  compare the runs in the browser'
 	@echo '      . .venv/bin/activate                     then, in this shell:'
 	@echo '      dvc exp run -S train.lr=0.08             try another learning rate'
-	@echo '      dvc exp show --only-changed              the experiments side by side'
+	@echo '      dvc exp show                             the experiments side by side'
 	@echo '      avrecog predict FILE...                  what a trained model makes of a file'
 
 test: $(READY) ## run the tests (not the slow ones) and print the coverage
