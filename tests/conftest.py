@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ def _quick_and_quiet():
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["GIT_PYTHON_REFRESH"] = "quiet"
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C, and
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup this; the tests send them
     torch.set_num_threads(2)
 
 
