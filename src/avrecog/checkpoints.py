@@ -26,8 +26,8 @@ KEYS: Mapping[str, type] = {
     "metrics": dict,
 }
 UNREADABLE = (
-    *(OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError),
-    *(AssertionError, zipfile.BadZipFile, NotImplementedError, MemoryError),
+    *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError),
+    *(AssertionError, MemoryError, zipfile.BadZipFile),
 )  # what torch.load raises over files that are no checkpoints
 
 

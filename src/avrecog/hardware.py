@@ -1,7 +1,6 @@
 """What the machine is and how much of it a stage used."""
 
 import contextlib
-import os
 import platform
 import resource
 import sys
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from avrecog.errors import OutOfMemoryError
+from avrecog.workers import n_processors
 
 
 def pick_device() -> torch.device:
@@ -50,7 +50,7 @@ def device_name(device: torch.device) -> str:
 
 def hardware() -> str:
     """Processor, cores and GPUs of this machine in one line."""
-    parts = [f"{_processor()} ({len(os.sched_getaffinity(0))} cores)"]
+    parts = [f"{_processor()} ({n_processors()} cores)"]
     if torch.cuda.is_available():
         parts += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return ", ".join(parts)
