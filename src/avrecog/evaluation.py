@@ -23,13 +23,13 @@ from avrecog.hardware import (
     synchronise,
 )
 from avrecog.inference import folded, load_model
-from avrecog.inputs import LabelledClips, open_split
+from avrecog.inputs import LabelledClips, open_split, open_store
 from avrecog.metrics import classification_metrics, confusion_matrix, per_class_table, reliability_bins
 from avrecog.outcome import Outcome
 from avrecog.plots import plot_confusion, plot_history, plot_reliability
 from avrecog.predict import TestConfig, predict_scores
 from avrecog.scores import ScoreTable, probabilities, write_scores
-from avrecog.training.train import read_history
+from avrecog.training.history import read_history
 
 
 def evaluate_model(
@@ -53,9 +53,10 @@ def evaluate_model(
     network = on_device(folded(model.network), device)
     results: dict[str, ScoreTable] = {}
     precision = precision_in_force(config.precision)
+    store = open_store(model.config, model.front_end, data / "features", tables)
     seconds = 0.0
     for split in ("val", "test"):
-        opened = open_split(model.config, model.front_end, data / "features", tables, split, AugmentConfig())
+        opened = open_split(model.config, model.front_end, store, tables, split, AugmentConfig())
         clips = opened.clips
         began = time.perf_counter()
         with reduced_precision(device, precision), explained_out_of_memory("lower test.batch_size"):

@@ -72,23 +72,19 @@ class OpenSplit:
 
 
 def open_split(
-    model: ModelConfig, front_end: FrontEnd, features: Path, tables: LabelledClips, split: str, augment: AugmentConfig
+    model: ModelConfig, front_end: FrontEnd, store: Store, tables: LabelledClips, split: str, augment: AugmentConfig
 ) -> OpenSplit:
     """The clips of a split that the model can use, their stored rows checked.
 
     Raises:
-        ConfigError: if the front end or the stored frames don't suit the model.
         ManifestError: if no clip is left.
-        StoreError: if the store is missing, damaged or made with other settings.
+        StoreError: if rows have changed since they were written.
     """
-    store = open_store(model, front_end, features)
-    if store.settings.get("clips") != clips_digest(tables.clips):
-        raise StoreError(f"{store.folder}: was made from another manifest than is there now; run `dvc repro extract`")
     chosen = [clip for clip in tables.clips if tables.splits[clip.clip_id] == split]
     usable = [clip for clip in chosen if clip.clip_id in store]
     if not usable:
         raise ManifestError(
-            f"{features}: split {split} has {len(chosen)} clips, and none of them has what this model needs"
+            f"{store.folder}: split {split} has {len(chosen)} clips, and none of them has what this model needs"
         )
     clip_ids = [clip.clip_id for clip in usable]
     if processes().is_first:
@@ -111,18 +107,22 @@ def _part_to_verify(store: Store, clip_ids: Sequence[str]) -> Sequence[str]:
     return clip_ids[::every]
 
 
-def open_store(model: ModelConfig, front_end: FrontEnd, features: Path) -> Store:
+def open_store(model: ModelConfig, front_end: FrontEnd, features: Path, tables: LabelledClips) -> Store:
     """The store that the model reads.
 
     Raises:
         ConfigError: if the front end or the stored frames don't suit the model.
-        StoreError: if the store is missing, damaged or made with other settings.
+        StoreError: if the store is missing, damaged, or made with other settings or from another manifest.
     """
     check_front_end(model, front_end)
     if isinstance(model, AudioModelConfig):
         assert front_end.audio is not None
-        return Store(features / "audio", plain(front_end.audio.logmel))
-    return Store(features / "video", plain(front_end.video))
+        store = Store(features / "audio", plain(front_end.audio.logmel))
+    else:
+        store = Store(features / "video", plain(front_end.video))
+    if store.settings.get("clips") != clips_digest(tables.clips):
+        raise StoreError(f"{store.folder}: was made from another manifest than is there now; run `dvc repro extract`")
+    return store
 
 
 def check_front_end(model: ModelConfig, front_end: FrontEnd) -> None:

@@ -11,8 +11,7 @@ from avrecog.config import flatten, read_yaml, validate
 from avrecog.errors import ScoreError
 from avrecog.models.build import ModelSection, describe
 from avrecog.outcome import Outcome
-from avrecog.training.loop import Row
-from avrecog.training.train import read_history
+from avrecog.training.history import Row, read_history
 
 COLUMNS = (
     "config",

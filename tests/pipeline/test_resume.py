@@ -9,20 +9,19 @@ import pytest
 
 import projects
 from avrecog.checkpoints import load_checkpoint
-from avrecog.training import loop, stopping
-from avrecog.training import train as training
+from avrecog.training import loop, session, stopping
 
 
 def stop_after(monkeypatch, epoch):
     """Have the training fall over after an epoch's checkpoint is written."""
-    save = training.save_checkpoint
+    save = session.save_checkpoint
 
     def fall_over(path, checkpoint):
         save(path, checkpoint)
         if path.name == "last.ckpt" and checkpoint["epoch"] == epoch:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save_checkpoint", fall_over)
+    monkeypatch.setattr(session, "save_checkpoint", fall_over)
 
 
 def test_a_stopped_training_goes_on_and_ends_on_the_same_bytes(project, monkeypatch, caplog):
@@ -96,7 +95,7 @@ def test_in_a_long_epoch_the_state_is_saved_between_steps_too(project, monkeypat
         return loss(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "SAVE_EVERY_S", 0)
+        patch.setattr(session, "SAVE_EVERY_S", 0)
         patch.setattr(loop.Trainer, "_loss", killed_in_the_seventh)
         with pytest.raises(SystemExit):
             projects.run(project, "train", "audio")
@@ -119,7 +118,7 @@ def hours_after_steps(monkeypatch, n_steps):
 
     clock = time.perf_counter
     monkeypatch.setattr(loop.Trainer, "_loss", counted)
-    monkeypatch.setattr(training.time, "perf_counter", lambda: clock() + jump[0])
+    monkeypatch.setattr(session.time, "perf_counter", lambda: clock() + jump[0])
 
 
 def test_max_hours_ends_in_good_order_and_goes_on_once_it_is_raised(project, monkeypatch, caplog):
@@ -202,7 +201,7 @@ def test_changed_code_is_a_warning_and_no_new_beginning(project, monkeypatch, ca
         stop_after(patch, 3)
         with pytest.raises(SystemExit):
             projects.run(project, "train", "audio")
-    monkeypatch.setattr(training, "_code_digest", lambda: "other code")
+    monkeypatch.setattr(session, "_code_digest", lambda: "other code")
     with caplog.at_level("INFO"):
         projects.run(project, "train", "audio")
     assert "the code has changed" in caplog.text
@@ -237,7 +236,7 @@ def test_a_state_of_another_version_is_begun_anew(project, monkeypatch, caplog):
             projects.run(project, "train", "audio")
     checkpoint = load_checkpoint(project / "models/audio/last.ckpt")
     del checkpoint["state"]["seconds"], checkpoint["format"]
-    training.save_checkpoint(project / "models/audio/last.ckpt", checkpoint)
+    session.save_checkpoint(project / "models/audio/last.ckpt", checkpoint)
     with caplog.at_level("INFO"):
         projects.run(project, "train", "audio")
     assert "another version of avrecog wrote it" in caplog.text

@@ -24,11 +24,10 @@ from avrecog.hardware import explained_out_of_memory, on_device, pick_device, pr
 from avrecog.metrics import log_loss, top_k_accuracy
 from avrecog.predict import predict_scores
 from avrecog.processes import Processes
+from avrecog.training.history import Row
 from avrecog.training.optim import WeightAverage, learning_rate, make_optimizer
 from avrecog.training.settings import TrainConfig
 from avrecog.training.synchronised import synchronise_batch_norm
-
-Row = dict[str, float]
 
 CHANCES = 1000  # a loss so many times that of guessing has exploded
 GPU_CHECKS_EVERY = 20  # steps; looking at a loss waits for the GPU
@@ -101,7 +100,7 @@ class Trainer:
         val: ClipDataset[Any],
         after_epoch: Callable[[Row], None],
         progress: tqdm,  # type: ignore[type-arg]
-        control: "Control | None" = None,
+        control: Control | None = None,
     ) -> bool:
         """Train the epochs that are left; whether all are done.
 
@@ -210,7 +209,7 @@ class Trainer:
         self,
         train: ClipDataset[Any],
         progress: tqdm,  # type: ignore[type-arg]
-        control: "Control",
+        control: Control,
     ) -> bool:
         """Train the steps of an epoch that are left; False if told to stop before the last.
 
@@ -233,7 +232,7 @@ class Trainer:
         checks_every = 1 if self.device.type == "cpu" else GPU_CHECKS_EVERY
         self.model.train()
         for step in range(self.steps_done, len(batches)):
-            if self.processes.n == 1 or step % checks_every == 0:
+            if processes.n == 1 or step % checks_every == 0:
                 stop, save = self._agreed(control)
                 if stop:
                     return False
@@ -264,7 +263,7 @@ class Trainer:
             progress.set_postfix_str(f"batch {step + 1}/{len(batches)}", refresh=False)
         return True
 
-    def _agreed(self, control: "Control") -> tuple[bool, bool]:
+    def _agreed(self, control: Control) -> tuple[bool, bool]:
         """Whether any process wants to stop, and to save; if so the first one holds the sums of all."""
         wishes = self.processes.gather((control.should_stop(), control.should_save()))
         stop, save = (any(each) for each in zip(*wishes, strict=True))

@@ -38,7 +38,7 @@ class StopSignals:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def wait(self) -> None:
+    def hold(self) -> None:
         """Take all the time that saving the state needs."""
         signal.setitimer(signal.ITIMER_REAL, 0)
 
