@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 import projects
-from avrecog import tracking
+from avrecog import provenance, tracking
 from avrecog.config import Params
 from avrecog.entry import entry_point
 from avrecog.errors import ConfigError
@@ -144,25 +144,29 @@ def test_a_bug_leaves_its_traceback_in_the_log_of_the_run(root):
 def test_half_a_row_of_a_killed_report_is_deleted_by_the_next_stage(root):
     with projects.inside(root):
         track(root, lambda run: run.log(Outcome("done", {})))
-        client, run_id = tracking._begin("avrecog", "audio", {"lr": 1}, {"model": "audio"})
-        client.set_tag(run_id, tracking.PROCESS_TAG, f"{tracking._machine()} {tracking._boot()} 999999999 1")
+        client = tracking.open_store()
+        process = f"{provenance._machine()} {provenance._boot()} 999999999 1"
+        run_id = tracking._begin(client, "avrecog", "audio", {"lr": 1}, {provenance.PROCESS_TAG: process})
     track(root, lambda run: run.log(Outcome("done", {})))
     assert client.get_run(run_id).info.lifecycle_stage == "deleted"
 
 
 def test_runs_of_another_machine_or_of_a_living_process_are_left_alone(root):
     with projects.inside(root):
-        for process in ("elsewhere/1 - 999999999 1", tracking._this_process(), "nonsense"):
-            client, run_id = tracking._begin("avrecog-stages", "train", {}, {})
-            client.set_tag(run_id, tracking.PROCESS_TAG, process)
-        assert tracking.mark_dead_runs(client) == 0
+        client = tracking.open_store()
+        for process in ("elsewhere/1 - 999999999 1", provenance.this_process(), "nonsense"):
+            tracking._begin(client, "avrecog-stages", process, {}, {provenance.PROCESS_TAG: process})
+        tracking.open_store()
+    runs = client.search_runs([client.get_experiment_by_name("avrecog-stages").experiment_id])
+    assert [run.info.status for run in runs] == ["RUNNING"] * 3
 
 
 def test_a_run_from_before_the_machine_was_started_anew_is_marked(root):
     with projects.inside(root):
-        client, run_id = tracking._begin("avrecog-stages", "train", {}, {})
-        client.set_tag(run_id, tracking.PROCESS_TAG, f"{tracking._machine()} another-boot {os.getpid()} 1")
-        assert tracking.mark_dead_runs(client) == 1
+        client = tracking.open_store()
+        process = f"{provenance._machine()} another-boot {os.getpid()} 1"
+        run_id = tracking._begin(client, "avrecog-stages", "train", {}, {provenance.PROCESS_TAG: process})
+        tracking.open_store()
     assert client.get_run(run_id).info.status == "KILLED"
 
 

@@ -71,14 +71,13 @@ def _machine() -> list[str]:
 
 def _store() -> str:
     """Where the tracking store is; runs of killed processes in it are marked so."""
-    from avrecog.tracking import mark_dead_runs, open_store, project_root
+    from avrecog.tracking import open_store, project_root
 
     path = project_root() / "mlruns" / "mlflow.db"
     if not path.exists():
         return f"tracking store: {path}, not yet made"
-    n_dead = mark_dead_runs(open_store())
-    dead = f"; {n_dead} runs whose process was killed are now marked so" if n_dead else ""
-    return f"tracking store: {path} ({path.stat().st_size / 2**20:.1f} MiB){dead}"
+    open_store()
+    return f"tracking store: {path} ({path.stat().st_size / 2**20:.1f} MiB)"
 
 
 def _params_problems() -> list[str]:

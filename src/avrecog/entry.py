@@ -1,12 +1,14 @@
 """How a stage or a command begins and ends: logging, signals, and errors as messages with an exit code."""
 
+import contextlib
 import errno
 import functools
+import io
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from avrecog.errors import AvrecogError
@@ -19,7 +21,6 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what CUDA's deterministic algorithms ask for
 }
-
 
 NOT_WRITABLE = {
     errno.ENOSPC: "free some space",
@@ -75,6 +76,20 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
                 signal.signal(number, handler)
 
     return wrapped
+
+
+@contextlib.contextmanager
+def kept_log() -> Iterator[io.StringIO]:
+    """What is logged within the block, as text."""
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield text
+    finally:
+        root.removeHandler(handler)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

@@ -9,14 +9,11 @@ import contextlib
 import fcntl
 import functools
 import hashlib
-import io
 import json
 import logging
 import math
 import os
-import platform
 import sqlite3
-import subprocess
 import sys
 import time
 import traceback
@@ -25,8 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avrecog.config import Params
+from avrecog.entry import kept_log
 from avrecog.errors import AvrecogError, TrackingError
 from avrecog.outcome import Outcome
+from avrecog.provenance import PROCESS_TAG, is_gone, origin_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,7 +36,6 @@ log = logging.getLogger(__name__)
 STAGES_EXPERIMENT = "avrecog-stages"
 ROWS_EXPERIMENT = "avrecog"
 SYSTEM_METRICS_EVERY_S = 10
-PROCESS_TAG = "process"  # machine, start of the machine, process id, start of the process
 TRY_AGAIN_AFTER_S = 30
 
 
@@ -53,8 +51,8 @@ class Run:
     never ends a training. Every number is in the project's own files too.
     """
 
-    def __init__(self, client: "MlflowClient", run_id: str, stage: str) -> None:
-        self._client, self.run_id, self.stage = client, run_id, stage
+    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+        self._client, self._run_id = client, run_id
         self._entries: list[Callable[[], None]] = []  # numbers and words that wait to be written
         self._files: list[Callable[[], None]] = []  # they may go to another place, which may be away alone
         self._failed_at = -math.inf
@@ -68,10 +66,9 @@ class Run:
         for key, value in outcome.facts.items():
             self.tag(key, value)
         if outcome.manifest is not None:
-            manifest = outcome.manifest
-            self._entries.append(lambda: _log_manifest(self._client, self.run_id, manifest))
+            self._entries.append(functools.partial(_log_manifest, self._client, self._run_id, outcome.manifest))
         for path in outcome.files:
-            self._files.append(functools.partial(self._client.log_artifact, self.run_id, str(path)))
+            self._files.append(functools.partial(self._client.log_artifact, self._run_id, str(path)))
         self._write()
 
     def log_epoch(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -85,24 +82,24 @@ class Run:
     def log_curves(self, curves: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """Many steps at once."""
         for batch in _batches(curves):
-            self._entries.append(functools.partial(self._client.log_batch, self.run_id, metrics=batch))
+            self._entries.append(functools.partial(self._client.log_batch, self._run_id, metrics=batch))
         self._write()
 
     def tag(self, key: str, value: str) -> None:
         """A word."""
-        self._entries.append(functools.partial(self._client.set_tag, self.run_id, key, value))
+        self._entries.append(functools.partial(self._client.set_tag, self._run_id, key, value))
         self._write()
 
     def end(self, status: str, log_text: str) -> None:
         """Write what is left, the log, and how the run ended."""
         self._failed_at = -math.inf
-        self._entries.append(functools.partial(self._client.set_terminated, self.run_id, status))
+        self._entries.append(functools.partial(self._client.set_terminated, self._run_id, status))
         if log_text:
-            self._files.append(functools.partial(self._client.log_text, self.run_id, log_text, "log.txt"))
+            self._files.append(functools.partial(self._client.log_text, self._run_id, log_text, "log.txt"))
         self._write()
         n_lost = len(self._entries) + len(self._files)
         if n_lost:
-            log.error("run %s: %d entries could not be written to the tracking store", self.run_id, n_lost)
+            log.error("run %s: %d entries could not be written to the tracking store", self._run_id, n_lost)
 
     def _write(self) -> None:
         """Write what waits, in order; after a failure not again for a while, since each try may take long."""
@@ -151,10 +148,11 @@ def tracked(stage: str, params: Params, model: str | None = None) -> Iterator[Ru
         yield _SilentRun()
         return
     began = time.perf_counter()
-    tags = _context() | {"stage": stage, "hardware": hardware()} | ({"model": model} if model else {})
-    with _kept_log() as kept:
-        client, run_id = _begin(STAGES_EXPERIMENT, f"{stage} {model}" if model else stage, params.flat(), tags)
-        run = Run(client, run_id, stage)
+    tags = origin_tags() | {"stage": stage, "hardware": hardware()} | ({"model": model} if model else {})
+    with kept_log() as kept:
+        client = open_store()
+        run_id = _begin(client, STAGES_EXPERIMENT, f"{stage} {model}" if model else stage, params.flat(), tags)
+        run = Run(client, run_id)
         status = "FAILED"
         try:
             with _system_metrics(run_id, stage):
@@ -189,7 +187,8 @@ def comparable_rows() -> Iterator[Callable[..., None]]:
     """
     from avrecog.hardware import hardware
 
-    begun: list[tuple[MlflowClient, str]] = []
+    client, origin = open_store(), origin_tags() | {"hardware": hardware()}
+    begun: list[str] = []
 
     def log_row(
         name: str,
@@ -199,8 +198,8 @@ def comparable_rows() -> Iterator[Callable[..., None]]:
         curves: Sequence[tuple[int, Mapping[str, float]]],
         files: Sequence[Path],
     ) -> None:
-        client, run_id = _begin(ROWS_EXPERIMENT, name, params, _context() | {"hardware": hardware()} | dict(tags))
-        begun.append((client, run_id))
+        run_id = _begin(client, ROWS_EXPERIMENT, name, params, origin | dict(tags))
+        begun.append(run_id)
         with _readable():
             numbers = {key: value for key, value in metrics.items() if value is not None}
             for batch in _batches([(0, numbers), *curves]):
@@ -211,31 +210,28 @@ def comparable_rows() -> Iterator[Callable[..., None]]:
     try:
         yield log_row
         with _readable():
-            for client, run_id in begun:
+            for run_id in begun:
                 client.set_terminated(run_id, "FINISHED")
     except BaseException:
-        for client, run_id in begun:
+        for run_id in begun:
             client.delete_run(run_id)
         raise
 
 
-def mark_dead_runs(client: "MlflowClient") -> int:
-    """Mark runs as KILLED whose process on this machine is gone without a word, and delete half rows; how many."""
-    from mlflow.entities import ViewType
-
-    experiments = [client.get_experiment_by_name(name) for name in (STAGES_EXPERIMENT, ROWS_EXPERIMENT)]
-    ids = [experiment.experiment_id for experiment in experiments if experiment is not None]
-    if experiments[0] is None:
-        return 0
-    running = client.search_runs(ids, "attributes.status = 'RUNNING'", ViewType.ACTIVE_ONLY)
-    dead = [run for run in running if _is_gone(run.data.tags.get(PROCESS_TAG, ""))]
-    for run in dead:
-        if run.info.experiment_id != ids[0]:
-            client.delete_run(run.info.run_id)
+def _mark_dead_runs(client: "MlflowClient") -> None:
+    """Mark runs as KILLED whose process on this machine is gone without a word, and delete half rows."""
+    for name in (STAGES_EXPERIMENT, ROWS_EXPERIMENT):
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
             continue
-        client.set_tag(run.info.run_id, "error", "its process has ended without a word: killed, or the machine stopped")
-        client.set_terminated(run.info.run_id, "KILLED")
-    return len(dead)
+        running = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+        dead = [run.info.run_id for run in running if is_gone(run.data.tags.get(PROCESS_TAG, ""))]
+        for run_id in dead:
+            if name == ROWS_EXPERIMENT:
+                client.delete_run(run_id)
+            else:
+                client.set_tag(run_id, "error", "its process has ended without a word: killed, or the machine stopped")
+                client.set_terminated(run_id, "KILLED")
 
 
 def ensure_store(root: Path) -> str:
@@ -260,7 +256,7 @@ def ensure_store(root: Path) -> str:
 
 
 def open_store() -> "MlflowClient":
-    """A client of the project's tracking store.
+    """A client of the project's tracking store, in which the runs of dead processes are marked.
 
     Raises:
         TrackingError: if it can't be opened.
@@ -271,7 +267,9 @@ def open_store() -> "MlflowClient":
 
     with _readable():
         mlflow.set_tracking_uri(address)  # the system metrics' monitor reads it
-        return MlflowClient(address)
+        client = MlflowClient(address)
+        _mark_dead_runs(client)
+    return client
 
 
 def _make_database(database: Path) -> None:
@@ -297,25 +295,23 @@ def _writes_ahead(database: Path) -> bool:
 
 
 def _begin(
-    experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
-) -> tuple["MlflowClient", str]:
-    """A new run with its parameters and tags.
+    client: "MlflowClient", experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
+) -> str:
+    """The id of a new run with its parameters and tags.
 
     Raises:
-        TrackingError: if the store can't be opened or written.
+        TrackingError: if the store can't be written.
     """
-    client = open_store()
     with _readable():
-        mark_dead_runs(client)
         found = client.get_experiment_by_name(experiment)
         experiment_id = found.experiment_id if found else _create_experiment(client, experiment)
-        run = client.create_run(experiment_id, run_name=name, tags={**tags, PROCESS_TAG: _this_process()})
+        run_id: str = client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
         try:
-            _log_params(client, run.info.run_id, params)
+            _log_params(client, run_id, params)
         except BaseException:
-            client.delete_run(run.info.run_id)
+            client.delete_run(run_id)
             raise
-    return client, run.info.run_id
+    return run_id
 
 
 @contextlib.contextmanager
@@ -342,62 +338,6 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:300]
 
 
-@contextlib.contextmanager
-def _kept_log() -> Iterator[io.StringIO]:
-    """What is logged within the block, as text."""
-    text = io.StringIO()
-    handler = logging.StreamHandler(text)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    try:
-        yield text
-    finally:
-        root.removeHandler(handler)
-
-
-def _this_process() -> str:
-    """Machine, its start, process id and its start: enough to tell later whether it is still there."""
-    return f"{_machine()} {_boot()} {os.getpid()} {_started(os.getpid())}"
-
-
-def _machine() -> str:
-    try:
-        return f"{platform.node()}/{os.stat('/proc/self/ns/pid').st_ino}"  # containers may share a name
-    except OSError:  # not Linux
-        return platform.node()
-
-
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    except OSError:  # not Linux
-        return "-"
-
-
-def _started(pid: int) -> str | None:
-    """When a process started, in a unit that setting the clock doesn't change; None if it is gone."""
-    import psutil
-
-    try:
-        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            return None
-        stat = Path(f"/proc/{pid}/stat")
-        if not stat.exists():  # not Linux
-            return f"{psutil.Process(pid).create_time():.0f}"
-        return stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
-    except (psutil.NoSuchProcess, OSError):
-        return None
-
-
-def _is_gone(process: str) -> bool:
-    """Whether a process of this machine has ended; False for another machine's, of which nothing is known."""
-    match process.split(" "):
-        case [machine, boot, pid, started] if machine == _machine() and pid.isdigit():
-            return boot != _boot() or _started(int(pid)) != started
-    return False
-
-
 def _create_experiment(client: "MlflowClient", name: str) -> str:
     from mlflow.exceptions import MlflowException
 
@@ -419,11 +359,10 @@ def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) 
         client.log_batch(run_id, params=entries[begin : begin + 100])
 
 
-def _log_manifest(client: "MlflowClient", run_id: str, manifest: Path | None) -> None:
+def _log_manifest(client: "MlflowClient", run_id: str, manifest: Path) -> None:
     """The manifest as a dataset, with the digest that dvc.lock has for it."""
     from mlflow.entities import Dataset, DatasetInput
 
-    assert manifest is not None
     digest = hashlib.md5(manifest.read_bytes(), usedforsecurity=False).hexdigest()
     source = json.dumps({"uri": str(manifest.resolve())})
     client.log_inputs(run_id, datasets=[DatasetInput(Dataset("manifest", digest, "local", source), tags=[])])
@@ -437,26 +376,6 @@ def _batches(curves: Sequence[tuple[int, Mapping[str, float]]]) -> "Iterator[lis
     metrics = [Metric(key, float(value), now, step) for step, numbers in curves for key, value in numbers.items()]
     for begin in range(0, len(metrics), 1000):
         yield metrics[begin : begin + 1000]
-
-
-def _context() -> dict[str, str]:
-    """Where and from what a run was made, as tags."""
-    tags = {
-        "dvc.exp_name": os.environ.get("DVC_EXP_NAME"),
-        "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
-        "dvc.stage": os.environ.get("DVC_STAGE"),
-        "git.commit": _git("rev-parse", "HEAD"),
-        "git.dirty": {"": "false", None: None}.get(_git("status", "--porcelain", "--untracked-files=no"), "true"),
-    }
-    return {key: value for key, value in tags.items() if value}
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        result = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None  # no git here, or not a repository: the tag is left out
-    return result.stdout.strip() if result.returncode == 0 else None
 
 
 @contextlib.contextmanager
