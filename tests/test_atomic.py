@@ -1,39 +1,17 @@
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-import avrecog
 from avrecog.atomic import atomic_path, sole_writer
 from avrecog.errors import LockError
-
-HOLD = """
-import sys
-from pathlib import Path
-from avrecog.atomic import sole_writer
-with sole_writer(Path(sys.argv[1])):
-    print("holding", flush=True)
-    sys.stdin.readline()
-"""
+from other_writer import other_writer
 
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that holds the lock of tmp_path/out until a line is sent to it or it is killed."""
-    source = str(Path(avrecog.__file__).parent.parent)
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path / "out")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": source},
-    )
-    assert process.stdout.readline() == "holding\n"
-    yield process
-    process.kill()
-    process.communicate()
+    """A process that holds the lock of tmp_path/out."""
+    with other_writer(tmp_path / "out") as process:
+        yield process
 
 
 def test_the_file_appears_whole_when_the_block_ends(tmp_path):

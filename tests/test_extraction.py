@@ -1,8 +1,6 @@
 import csv
 import dataclasses
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from avrecog.media.settings import VideoConfig
 from avrecog.media.video import decode_video
 from avrecog.store import Store, StoreWriter
 from clips import make_tone, make_video
+from other_writer import other_writer
 
 AUDIO = AudioConfig(logmel=LogMelConfig(n_mels=16))
 VIDEO = VideoConfig(fps=5.0, height=16, width=16)
@@ -263,19 +262,5 @@ def test_many_jobs_keep_the_order_of_the_manifest(clips, tmp_path, monkeypatch):
 
 
 def test_a_second_extraction_into_the_same_folder_is_refused(clips, tmp_path):
-    hold = (
-        "import sys; from pathlib import Path; from avrecog.atomic import sole_writer\n"
-        "with sole_writer(Path(sys.argv[1])): print('holding', flush=True); sys.stdin.readline()"
-    )
-    source = str(Path(extraction.__file__).parent.parent)
-    with subprocess.Popen(
-        [sys.executable, "-c", hold, str(tmp_path / "out")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": source},
-    ) as process:
-        assert process.stdout.readline() == "holding\n"
-        with pytest.raises(LockError, match=f"process {process.pid} is writing it"):
-            extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 0.0)
-        process.communicate("\n")
+    with other_writer(tmp_path / "out") as process, pytest.raises(LockError, match=f"process {process.pid} is writing"):
+        extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 0.0)

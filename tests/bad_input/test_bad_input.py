@@ -1,20 +1,16 @@
 """Every line of docs/errors.md: the stage says it, exits with 1 and shows no traceback, or takes what it is given."""
 
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-import avrecog
 import projects
 from avrecog.config import load_params
 from avrecog.training.settings import TrainConfig
 from bad_input.cases import ARTEFACTS, MEDIA, PARAMS, TABLES
 from bad_input.table import ROOT, table
 from clips import make_tone, write_annotation
+from other_writer import other_writer
 
 SMALL = {
     "data": {"source": "csv", "annotation": "clips.csv", "max_skipped": 0.0},
@@ -104,8 +100,8 @@ def test_params(case, project, capsys):
 def test_artefacts(case, project, capsys):
     case.damage(project)
     if "is writing it" in case.message:
-        with other_writer(project / "models/audio") as pid:
-            refused(project, capsys, case.stage, f"process {pid} {case.message}", case.model)
+        with other_writer(project / "models/audio") as process:
+            refused(project, capsys, case.stage, f"process {process.pid} {case.message}", case.model)
         return
     refused(project, capsys, case.stage, case.message, case.model)
     assert not (project / "run").exists()
@@ -113,28 +109,3 @@ def test_artefacts(case, project, capsys):
 
 def test_the_page_of_errors_is_what_the_tests_say():
     assert (ROOT / "docs/errors.md").read_text() == table(), "run `make errors`"
-
-
-class other_writer:
-    """A process that holds the lock of a folder."""
-
-    def __init__(self, folder):
-        hold = (
-            "import sys; from pathlib import Path; from avrecog.atomic import sole_writer\n"
-            "with sole_writer(Path(sys.argv[1])): print('holding', flush=True); sys.stdin.readline()"
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", hold, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(avrecog.__file__).parent.parent)},
-        )
-
-    def __enter__(self):
-        assert self.process.stdout.readline() == "holding\n"
-        return self.process.pid
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.communicate()

@@ -159,57 +159,43 @@ class Limits:
             self.slowest_s = max(self.slowest_s, time.perf_counter() - began)
 
 
-def test_annotations(seeds, tmp_path):
-    content = (seeds / "annotation.csv").read_bytes()
-    with Limits("annotation") as limits:
+def read_params(path):
+    params = load_params(
+        path,
+        data=DataConfig,
+        audio=AudioConfig | None,
+        video=VideoConfig | None,
+        pipeline=PipelineConfig,
+        train=TrainConfig,
+        model=At("models.audio", ModelSection),
+        test=TestConfig,
+        benchmark=BenchmarkConfig,
+        fuse=FuseConfig,
+    )
+    settings_in_force(params.train, params.model.train, "audio")
+    params.flat()
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("annotation.csv", lambda path: read_csv(path, Path("clips"))),
+        ("manifest.csv", read_manifest),
+        ("splits.csv", read_splits),
+        ("params.yaml", read_params),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_text_files(seeds, tmp_path, name, read):
+    content = (seeds / name).read_bytes()
+    with Limits(name) as limits:
 
         @fuzzed
         @given(EDITS)
         def fuzz(edits):
-            (tmp_path / "a.csv").write_bytes(edited(content, edits))
+            (tmp_path / name).write_bytes(edited(content, edits))
             with limits.one():
-                read_csv(tmp_path / "a.csv", Path("clips"))
-
-        fuzz()
-
-
-def test_manifests(seeds, tmp_path):
-    contents = [(seeds / name).read_bytes() for name in ("manifest.csv", "splits.csv")]
-    with Limits("manifest and splits") as limits:
-
-        @fuzzed
-        @given(st.integers(0, 1), EDITS)
-        def fuzz(which, edits):
-            (tmp_path / "a.csv").write_bytes(edited(contents[which], edits))
-            with limits.one():
-                (read_manifest, read_splits)[which](tmp_path / "a.csv")
-
-        fuzz()
-
-
-def test_params(seeds, tmp_path):
-    content = (seeds / "params.yaml").read_bytes()
-    with Limits("params.yaml") as limits:
-
-        @fuzzed
-        @given(EDITS)
-        def fuzz(edits):
-            (tmp_path / "params.yaml").write_bytes(edited(content, edits))
-            with limits.one():
-                params = load_params(
-                    tmp_path / "params.yaml",
-                    data=DataConfig,
-                    audio=AudioConfig | None,
-                    video=VideoConfig | None,
-                    pipeline=PipelineConfig,
-                    train=TrainConfig,
-                    model=At("models.audio", ModelSection),
-                    test=TestConfig,
-                    benchmark=BenchmarkConfig,
-                    fuse=FuseConfig,
-                )
-                settings_in_force(params.train, params.model.train, "audio")
-                params.flat()
+                read(tmp_path / name)
 
         fuzz()
 

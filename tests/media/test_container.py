@@ -7,6 +7,7 @@ import pytest
 
 from avrecog.errors import MediaError
 from avrecog.media.container import Probe, open_media, probe
+from bad_input.media import cut, written
 from clips import make_tone, make_video
 
 
@@ -91,13 +92,7 @@ class _Pipe:
 
 def _header_only(path: Path) -> Path:
     content = path.read_bytes()
-    return _written(path, content[: content.index(b"data") + 8])
-
-
-def truncated(path: Path, part: float) -> Path:
-    content = path.read_bytes()
-    path.write_bytes(content[: round(len(content) * part)])
-    return path
+    return written(path, content[: content.index(b"data") + 8])
 
 
 @pytest.mark.parametrize(
@@ -105,10 +100,10 @@ def truncated(path: Path, part: float) -> Path:
     [
         (lambda folder: folder / "a.mp4", "no such file; correct the path, or drop the row of the annotation"),
         (lambda folder: folder, "is a folder, expected a media file"),
-        (lambda folder: _written(folder / "a.mp4", b"this is no film\n" * 100), "can't be decoded"),
-        (lambda folder: _written(folder / "a.wav", b""), "can't be decoded"),
-        (lambda folder: truncated(make_video(folder / "a.mp4").path, 0.5), "can't be decoded"),
-        (lambda folder: _written(folder / "a.srt", b"1\n00:00:00,000 --> 00:00:01,000\nHi\n"), "no sound and no"),
+        (lambda folder: written(folder / "a.mp4", b"this is no film\n" * 100), "can't be decoded"),
+        (lambda folder: written(folder / "a.wav", b""), "can't be decoded"),
+        (lambda folder: cut(make_video(folder / "a.mp4").path, 0.5), "can't be decoded"),
+        (lambda folder: written(folder / "a.srt", b"1\n00:00:00,000 --> 00:00:01,000\nHi\n"), "no sound and no"),
         (lambda folder: _header_only(make_tone(folder / "a.wav").path), "audio stream has nothing in it|can't be"),
     ],
     ids=["missing", "folder", "text", "empty", "truncated video", "subtitles", "header only"],
@@ -134,8 +129,3 @@ def test_what_goes_wrong_while_reading_names_the_file(tmp_path):
     path = make_tone(tmp_path / "a.wav").path
     with pytest.raises(MediaError, match=r"a.wav: can't be decoded \(half-way\)"), open_media(path):
         raise av.FFmpegError(1, "half-way", str(path))
-
-
-def _written(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path

@@ -89,7 +89,8 @@ def test_two_processes_give_what_one_gives_see_each_clip_once_and_track_one_run(
     assert json.loads(line)["n_train"] == len(set(seen[0]) | set(seen[1]))
 
 
-def test_a_killed_process_ends_the_others_and_the_run_is_marked(project):
+def long_training(project):
+    """A training that is well under way, and its two processes in the order of their ranks."""
     projects.write_params(project, projects.SMALL, {"train": {"epochs": 5000}})
     shutil.rmtree(project / "models/audio")
     process = torchrun(project)
@@ -98,9 +99,14 @@ def test_a_killed_process_ends_the_others_and_the_run_is_marked(project):
         assert time.monotonic() < deadline, "no epoch in 120 s"
         assert process.poll() is None
         time.sleep(0.1)
-    workers = stage_processes(process)
-    victim = max(workers, key=lambda worker: int(worker.environ()["RANK"]))
-    os.kill(victim.pid, signal.SIGKILL)
+    below = psutil.Process(process.pid).children(recursive=True)
+    workers = [each for each in below if "stages/train.py" in " ".join(each.cmdline()) and "RANK" in each.environ()]
+    return process, sorted(workers, key=lambda worker: int(worker.environ()["RANK"]))
+
+
+def test_a_killed_process_ends_the_others_and_the_run_is_marked(project):
+    process, workers = long_training(project)
+    workers[1].kill()
     process.communicate(timeout=90)
     assert process.returncode != 0
     assert not [worker for worker in workers if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE]
@@ -109,15 +115,8 @@ def test_a_killed_process_ends_the_others_and_the_run_is_marked(project):
 
 
 def test_a_signal_to_one_process_stops_both_at_one_step_with_the_state_saved(project, caplog):
-    projects.write_params(project, projects.SMALL, {"train": {"epochs": 5000}})
-    shutil.rmtree(project / "models/audio")
-    process = torchrun(project)
-    deadline = time.monotonic() + 120
-    while not (project / "models/audio/history.csv").exists():
-        assert time.monotonic() < deadline, "no epoch in 120 s"
-        time.sleep(0.1)
-    second = max(stage_processes(process), key=lambda worker: int(worker.environ()["RANK"]))
-    second.send_signal(signal.SIGTERM)
+    process, workers = long_training(project)
+    workers[1].send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=90)
     assert process.returncode != 0
     assert "; saved" in output
@@ -126,9 +125,3 @@ def test_a_signal_to_one_process_stops_both_at_one_step_with_the_state_saved(pro
     assert len(state["history"]) < 5000
     (run,) = [run for run in train_runs(project) if run.info.status == "KILLED"]
     assert "stopped_by" not in run.data.tags
-
-
-def stage_processes(process):
-    """The processes that torchrun has started and that run the stage."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if "stages/train.py" in " ".join(child.cmdline()) and "RANK" in child.environ()]

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import time
+from unittest import mock
 
 import pytest
 
@@ -12,8 +13,8 @@ from avrecog.checkpoints import load_checkpoint
 from avrecog.training import loop, session, stopping
 
 
-def stop_after(monkeypatch, epoch):
-    """Have the training fall over after an epoch's checkpoint is written."""
+def stop_after(project, epoch):
+    """Train, and fall over after an epoch's checkpoint is written; the exit code."""
     save = session.save_checkpoint
 
     def fall_over(path, checkpoint):
@@ -21,16 +22,14 @@ def stop_after(monkeypatch, epoch):
         if path.name == "last.ckpt" and checkpoint["epoch"] == epoch:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(session, "save_checkpoint", fall_over)
+    with mock.patch.object(session, "save_checkpoint", fall_over), pytest.raises(SystemExit) as stop:
+        projects.run(project, "train", "audio")
+    return stop.value.code
 
 
-def test_a_stopped_training_goes_on_and_ends_on_the_same_bytes(project, monkeypatch, caplog):
+def test_a_stopped_training_goes_on_and_ends_on_the_same_bytes(project, caplog):
     unbroken = {path.name: path.read_bytes() for path in (project / "models/audio").iterdir()}
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2)
-        with pytest.raises(SystemExit) as stop:
-            projects.run(project, "train", "audio")
-    assert stop.value.code == 130
+    assert stop_after(project, 2) == 130
     assert load_checkpoint(project / "models/audio/last.ckpt")["epoch"] == 2
     with caplog.at_level("INFO"):
         projects.run(project, "train", "audio")
@@ -184,11 +183,8 @@ def test_a_finished_training_is_begun_anew(project, caplog):
     assert "is not gone on with: it was finished" in caplog.text
 
 
-def test_a_stopped_training_of_other_parameters_is_begun_anew(project, monkeypatch, caplog):
-    with monkeypatch.context() as patch:
-        stop_after(patch, 1)
-        with pytest.raises(SystemExit):
-            projects.run(project, "train", "audio")
+def test_a_stopped_training_of_other_parameters_is_begun_anew(project, caplog):
+    stop_after(project, 1)
     projects.write_params(project, projects.SMALL, {"train": {"lr": 0.01, "epochs": 2}})
     with caplog.at_level("INFO"):
         projects.run(project, "train", "audio")
@@ -197,10 +193,7 @@ def test_a_stopped_training_of_other_parameters_is_begun_anew(project, monkeypat
 
 
 def test_changed_code_is_a_warning_and_no_new_beginning(project, monkeypatch, caplog):
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3)
-        with pytest.raises(SystemExit):
-            projects.run(project, "train", "audio")
+    stop_after(project, 3)
     monkeypatch.setattr(session, "_code_digest", lambda: "other code")
     with caplog.at_level("INFO"):
         projects.run(project, "train", "audio")
@@ -215,12 +208,9 @@ def test_a_damaged_checkpoint_is_said_and_begun_anew(project, caplog):
     assert "last.ckpt: is damaged or no checkpoint" in caplog.text
 
 
-def test_a_stopped_training_is_begun_anew_when_the_stored_rows_have_changed(project, monkeypatch, caplog):
+def test_a_stopped_training_is_begun_anew_when_the_stored_rows_have_changed(project, caplog):
     """Other media with the same ids and lengths: the manifest is the same, what was learned from is not."""
-    with monkeypatch.context() as patch:
-        stop_after(patch, 1)
-        with pytest.raises(SystemExit):
-            projects.run(project, "train", "audio")
+    stop_after(project, 1)
     for path in (project / "clips/low").iterdir():
         shutil.copy(project / "clips/high" / path.name, path)
     projects.run(project, "extract")
@@ -229,11 +219,8 @@ def test_a_stopped_training_is_begun_anew_when_the_stored_rows_have_changed(proj
     assert "its parameters or data were others" in caplog.text
 
 
-def test_a_state_of_another_version_is_begun_anew(project, monkeypatch, caplog):
-    with monkeypatch.context() as patch:
-        stop_after(patch, 1)
-        with pytest.raises(SystemExit):
-            projects.run(project, "train", "audio")
+def test_a_state_of_another_version_is_begun_anew(project, caplog):
+    stop_after(project, 1)
     checkpoint = load_checkpoint(project / "models/audio/last.ckpt")
     del checkpoint["state"]["seconds"], checkpoint["format"]
     session.save_checkpoint(project / "models/audio/last.ckpt", checkpoint)
