@@ -1,3 +1,4 @@
+import socket
 from fractions import Fraction
 from pathlib import Path
 
@@ -129,3 +130,23 @@ def test_what_goes_wrong_while_reading_names_the_file(tmp_path):
     path = make_tone(tmp_path / "a.wav").path
     with pytest.raises(MediaError, match=r"a.wav: can't be decoded \(half-way\)"), open_media(path):
         raise av.FFmpegError(1, "half-way", str(path))
+
+
+def test_a_path_is_never_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_tone(tmp_path / "tone.wav")
+    with pytest.raises(MediaError, match="no such file"):
+        probe(Path("concat:tone.wav"))
+    make_tone(tmp_path / "concat:other.wav")
+    assert probe(Path("concat:other.wav")).has_audio
+
+
+def test_a_playlist_fetches_nothing(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.5)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/x.ts"
+        playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n"
+        with pytest.raises(MediaError, match="can't be decoded"):
+            probe(written(tmp_path / "a.m3u8", playlist.encode()))
+        with pytest.raises(TimeoutError):
+            server.accept()
