@@ -1,4 +1,4 @@
-"""Stage fuse: find the fusion coefficients on val and report the fused result on test."""
+"""Stage fuse: fit the fusion methods on val, choose one there, and report the fused result on test."""
 
 import argparse
 from pathlib import Path
@@ -18,12 +18,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--scores", type=Path, required=True, help="folder of the score files, one folder a model")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the result")
-    parser.add_argument("--study", type=Path, required=True, help="file of the Optuna study")
-    parser.add_argument("--plots", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("--fusion", type=Path, required=True, help="folder for the fusion and the Optuna studies")
+    parser.add_argument("--plots", type=Path, required=True, help="folder for the pictures and tables")
     args = parser.parse_args()
     params = load_params(pipeline=PipelineConfig, fuse=FuseConfig)
     with sole_writer(args.metrics), tracked("fuse", params) as run:
-        run.log(fuse_models(params.pipeline.models, args.scores, params.fuse, args.metrics, args.study, args.plots))
+        run.log(fuse_models(params.pipeline.models, args.scores, params.fuse, args.metrics, args.fusion, args.plots))
 
 
 if __name__ == "__main__":

@@ -41,9 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--top", type=int, default=5, help="classes to print for each file (default: 5)")
     predict.set_defaults(run=_predict)
 
-    fuse = commands.add_parser("fuse", help="fuse score files: fixed coefficients, or tuned on val")
+    fuse = commands.add_parser("fuse", help="fuse score files: by given coefficients, as before, or as is best on val")
     fuse.add_argument("--scores", nargs="+", type=Path, required=True, help="score files (.npz) of one split")
-    fuse.add_argument("--coefficients", nargs="+", type=float, help="one weight a file; without them Optuna finds some")
+    how = fuse.add_mutually_exclusive_group()
+    how.add_argument("--coefficients", nargs="+", type=float, help="one weight a file")
+    how.add_argument("--fusion", type=Path, help="a fusion that was saved: results/fuse/fusion.npz, or one of --save")
+    fuse.add_argument("--save", type=Path, help="file (.npz) to keep the fusion in")
     fuse.set_defaults(run=_fuse)
 
     doctor = commands.add_parser("doctor", help="say versions, devices, and what is missing")
@@ -67,9 +70,9 @@ def _predict(args: argparse.Namespace) -> None:
 def _fuse(args: argparse.Namespace) -> None:
     from avrecog.config import load_params
     from avrecog.fusion import FuseConfig
-    from avrecog.late_fusion import fuse_files
+    from avrecog.fusion_files import fuse_files
 
-    _say(fuse_files(args.scores, args.coefficients, load_params(fuse=FuseConfig).fuse))
+    _say(fuse_files(args.scores, load_params(fuse=FuseConfig).fuse, args.coefficients, args.fusion, args.save))
 
 
 def _doctor(args: argparse.Namespace) -> None:

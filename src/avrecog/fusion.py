@@ -1,30 +1,39 @@
-"""Late fusion: a weighted sum of the probabilities that several models give.
+"""Late fusion: a weighted sum of the probabilities that several models give, or of their logarithms.
 
 M models, N clips, K classes. Arrays only; which weights are best is `tuning.py`'s question.
 """
 
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
+from pydantic import Field, Strict
+from scipy.special import logsumexp
 
 from avrecog.config import Count, NonNegativeNumber, WholeNumber, section
 from avrecog.errors import ConfigError, ScoreError
 from avrecog.metrics import mean_negative_log
 
 Objective = Literal["top1", "mean_class_accuracy", "log_loss"]
+Domain = Literal["probability", "log"]
+Method = Literal["equal", "weights", "temperature", "log_weights", "stacking"]
+METHODS: tuple[Method, ...] = get_args(Method)  # from the fewest fitted numbers to the most
 
 
 @section
 class FuseConfig:
-    """Section `fuse` of params.yaml."""
+    """Section `fuse` of params.yaml. What the methods are stands in `fusion_methods.py`."""
 
-    coefficients: dict[str, NonNegativeNumber] | None = None  # model -> weight, used as they are; null: tuned on val
-    objective: Objective = "top1"  # what tuning maximises on val; log_loss is minimised
+    coefficients: dict[str, NonNegativeNumber] | None = None  # model -> weight, used as they are; null: found on val
+    methods: list[Method] = Field(default_factory=lambda: list(METHODS), min_length=1)  # compared; one of them is used
+    objective: Objective = "top1"  # what the choice and the search maximise on val; log_loss is minimised
     n_trials: Count = 200
+    n_folds: Annotated[int, Strict(), Field(ge=2)] = 5  # of the cross-validation inside val that chooses the method
     seed: WholeNumber = 0
     n_resamples: Count = 2000  # of the bootstrap
 
     def __post_init__(self) -> None:
+        if len(set(self.methods)) < len(self.methods):
+            raise ConfigError(f"methods: expected each once, got {', '.join(self.methods)}")
         if self.coefficients is not None and not sum(self.coefficients.values()) > 0:
             raise ConfigError(f"coefficients: expected at least one above 0, got {self.coefficients}")
 
@@ -45,7 +54,7 @@ def normalise(coefficients: np.ndarray) -> np.ndarray:
 
 
 def fuse(probabilities: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """The weighted sum of (M, N, K) probabilities: (N, K) float64.
+    """The weighted sum of (M, N, K) probabilities, or of their logarithms: (N, K) float64.
 
     Raises:
         ScoreError: if there isn't one coefficient a model.
@@ -66,23 +75,26 @@ class FusionObjective:
     only the few open pairs of clip and class are kept. It decides each clip as `fuse` and `correct_clips` do.
 
     Args:
-        probabilities: (M, N, K) float32.
+        values: (M, N, K) float32: probabilities, or their logarithms.
         labels: (N,) int64 in [0, K).
         objective: `top1` and `mean_class_accuracy` in [0, 1], `log_loss` negated, so that more is always better.
+        domain: of `values`.
     """
 
-    def __init__(self, probabilities: np.ndarray, labels: np.ndarray, objective: Objective = "top1") -> None:
-        n_clips = probabilities.shape[1]
+    def __init__(
+        self, values: np.ndarray, labels: np.ndarray, objective: Objective = "top1", domain: Domain = "probability"
+    ) -> None:
+        n_clips = values.shape[1]
         clips = np.arange(n_clips)
-        own = probabilities[:, clips, labels]  # (M, N)
-        rival = _not_below_everywhere(probabilities, own)  # (N, K)
+        own = values[:, clips, labels]  # (M, N)
+        rival = _not_below_everywhere(values, own)  # (N, K)
         rival[clips, labels] = False
-        for view in (*probabilities, probabilities.sum(axis=0)):  # the strongest wrong class of each model and of all
+        for view in (*values, values.sum(axis=0)):  # the strongest wrong class of each model and of all
             wrong = view.copy()
-            wrong[clips, labels] = -1
-            rival &= _not_below_everywhere(probabilities, probabilities[:, clips, wrong.argmax(axis=1)])
+            wrong[clips, labels] = -np.inf
+            rival &= _not_below_everywhere(values, values[:, clips, wrong.argmax(axis=1)])
         clip, rival_class = np.nonzero(rival)  # (P,) each: the pairs that can matter
-        rivals = probabilities[:, clip, rival_class]  # (M, P)
+        rivals = values[:, clip, rival_class]  # (M, P)
         self._open = np.ones(n_clips, dtype=bool)  # no wrong class is above the true one for every model
         self._open[clip[(rivals > own[:, clip]).all(axis=0)]] = False
         undecided = self._open[clip]
@@ -90,6 +102,7 @@ class FusionObjective:
         self._own = own
         self._before = rival_class < labels[self._clip]  # ties go to the lower index
         self._objective = objective
+        self._log_values = values if domain == "log" else None
         per_class = np.bincount(labels)
         self._clip_weight = (
             1 / (per_class[labels] * np.count_nonzero(per_class))
@@ -111,14 +124,17 @@ class FusionObjective:
 
     def log_loss(self, coefficients: np.ndarray) -> float:
         """The log-loss of the fused probabilities, in nats."""
-        return mean_negative_log(_weighted_sum(self._own, coefficients))
+        own = _weighted_sum(self._own, coefficients)
+        if self._log_values is None:
+            return mean_negative_log(own)
+        return float((logsumexp(_weighted_sum(self._log_values, coefficients), axis=1) - own).mean())
 
 
-def _not_below_everywhere(probabilities: np.ndarray, bar: np.ndarray) -> np.ndarray:
+def _not_below_everywhere(values: np.ndarray, bar: np.ndarray) -> np.ndarray:
     """(N, K) booleans: the class reaches the (M, N) bar in at least one model."""
-    reached = np.zeros(probabilities.shape[1:], dtype=bool)
-    for model_probabilities, model_bar in zip(probabilities, bar, strict=True):
-        reached |= model_probabilities >= model_bar[:, None]
+    reached = np.zeros(values.shape[1:], dtype=bool)
+    for model_values, model_bar in zip(values, bar, strict=True):
+        reached |= model_values >= model_bar[:, None]
     return reached
 
 

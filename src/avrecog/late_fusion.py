@@ -1,37 +1,30 @@
-"""Fusing the scores of several models: what stage fuse and the command `avrecog fuse` call.
+"""Fusing the scores of several models: what stage fuse calls.
 
-Coefficients are chosen on val and applied to test once. Val has chosen each model's epoch before, so its numbers
-flatter; only those of test count.
+Everything is fitted and chosen on val and applied to test once. Val has chosen each model's epoch before, so its
+numbers flatter; only those of test count.
 """
 
 import csv
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from avrecog import plots
 from avrecog.atomic import atomic_path
 from avrecog.errors import ScoreError
-from avrecog.fusion import FuseConfig, FusionObjective, fuse, normalise
-from avrecog.metrics import (
-    bootstrap_gain,
-    bootstrap_interval,
-    classification_metrics,
-    confusion_matrix,
-    correct_clips,
-    mcnemar_exact,
-)
+from avrecog.fusion import FuseConfig, normalise
+from avrecog.fusion_choice import Fitted, choose, fit_methods
+from avrecog.fusion_methods import Fusion, write_fusion
+from avrecog.fusion_pictures import draw_fusion
+from avrecog.metrics import bootstrap_gain, bootstrap_interval, classification_metrics, correct_clips, mcnemar_exact
 from avrecog.outcome import Outcome
 from avrecog.scores import ScoreTable, join_scores, probabilities, read_scores
 
-if TYPE_CHECKING:
-    from avrecog.tuning import Trial
-
 REPORTED = ("top1", "top5", "mean_class_accuracy")
+GIVEN = "coefficients"  # the method of weights that are given, not found
 
 
 def fuse_models(
@@ -39,10 +32,11 @@ def fuse_models(
     scores_dir: Path,
     config: FuseConfig,
     metrics_path: Path,
-    study_path: Path,
+    fusion_dir: Path,
     plots_dir: Path,
 ) -> Outcome:
-    """Fuse the models' scores: coefficients tuned on val (or those of the config), reported on test.
+    """Fuse the models' scores: every method fitted on val, one chosen there (or the config's coefficients), all
+    reported on test.
 
     The gain is measured against the model that is best on test, not on val: no one could have picked a better one, so
     the gain is not flattered.
@@ -52,95 +46,57 @@ def fuse_models(
         scores_dir: folder of the score files.
         config: section `fuse`.
         metrics_path: the JSON file to write.
-        study_path: Optuna's journal, gone on with where it fits.
-        plots_dir: folder for the pictures and the table of trials.
+        fusion_dir: folder for `fusion.npz` and Optuna's journals, gone on with where they fit.
+        plots_dir: folder for the pictures, the table of methods and the table of trials.
     """
     begin = time.perf_counter()
     val, test = (join_scores([_read_split(scores_dir / model, split) for model in models]) for split in ("val", "test"))
-    val_stack, test_stack = _stack(val), _stack(test)
-    if config.coefficients is None:
-        from avrecog.tuning import tune_coefficients
-
-        tuning = tune_coefficients(val_stack, val[0].labels, models, config, study_path)
-        coefficients, tried = np.array([tuning.coefficients[model] for model in models]), tuning.trials
-    else:
-        coefficients, tried = _fixed(config.coefficients, models), []
-        study_path.parent.mkdir(parents=True, exist_ok=True)  # an output of the stage, empty where nothing is tuned
-        study_path.unlink(missing_ok=True)
-    result = _evaluate(models, coefficients, test_stack, test[0].labels, config)
+    val_stack, test_stack = stacked(val), stacked(test)
+    fusion_dir.mkdir(parents=True, exist_ok=True)
+    methods = fit_methods(val_stack, val[0].labels, val[0].clip_ids.tolist(), models, config, fusion_dir)
+    fusions = {name: fitted.fusion for name, fitted in methods.items()}
+    if config.coefficients is not None:
+        fusions[GIVEN] = _given(config.coefficients, models)
+    chosen = GIVEN if GIVEN in fusions else choose(methods)
+    fusion = fusions[chosen]
+    write_fusion(fusion_dir / "fusion.npz", fusion)
+    shown = "weights" if chosen in ("equal", "stacking") and "weights" in fusions else chosen
+    tried = methods[shown].trials if shown in methods else ()
+    rows = [
+        _method_row(name, name == chosen, fusion, methods.get(name), (val_stack, val[0]), (test_stack, test[0]), config)
+        for name, fusion in fusions.items()
+    ]
+    plots_dir.mkdir(parents=True, exist_ok=True)
+    write_methods(plots_dir / "methods.csv", rows)
     n_left_out = {table.model: len(table.left_out) for table in test if len(table.left_out)}
-    fused_val = classification_metrics(fuse(val_stack, coefficients), val[0].labels)
+    fused_val = classification_metrics(fusion(val_stack), val[0].labels)
     report = {
-        "coefficients": dict(zip(models, coefficients.tolist(), strict=True)),
+        "method": chosen,
+        "coefficients": None if fusion.method == "stacking" else _by_model(fusion, fusion.weights),
+        "temperatures": _by_model(fusion, fusion.temperatures) if fusion.method == "temperature" else None,
+        "exponent": fusion.exponent if fusion.method == "log_weights" else None,
         "val": {key: fused_val[key] for key in REPORTED},
-        **result,
-        "val_reused": config.coefficients is None,
+        **evaluate(models, fusion, test_stack, test[0].labels, config),
+        "val_reused": chosen != GIVEN,
         "n_clips": len(test[0].labels),
         "n_left_out": n_left_out,  # test clips that one model could not score, so that none of them counts
-        "n_trials": len(tried),
+        "n_trials": sum(len(fitted.trials) for fitted in methods.values()),
         "seconds": round(time.perf_counter() - begin, 3),
     }
     with atomic_path(metrics_path) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    files = _draw(models, coefficients, tried, (val_stack, val[0]), (test_stack, test[0]), config, plots_dir)
-    paths = [scores_dir / model / "test.npz" for model in models]
+    files = draw_fusion(fusion, fusions[shown], tried, (val_stack, val[0]), (test_stack, test[0]), config, plots_dir)
+    command = repeat_command([scores_dir / model / "test.npz" for model in models], fusion, fusion_dir / "fusion.npz")
     return Outcome(
-        summary=f"{_said(report)}{_said_left_out(n_left_out)}; repeat with: {_command(paths, coefficients)}",
+        summary=f"{_said(report, fusion)}{_said_left_out(n_left_out)}; repeat with: {command}",
         metrics=_flat(report),
-        curves=[(trial.number, _curve_point(trial)) for trial in tried],
-        files=[*files, metrics_path],
+        curves=[
+            (trial.number, {"trial_value": trial.value, **_prefixed("trial_coefficients", trial.coefficients)})
+            for trial in tried
+        ],
+        files=[*files, plots_dir / "methods.csv", metrics_path],
+        facts={"fusion.method": chosen},
     )
-
-
-def fuse_files(paths: Sequence[Path], coefficients: Sequence[float] | None, config: FuseConfig) -> str:
-    """Fuse score files of one split: what to print.
-
-    With coefficients: the metrics of that split, with the interval of the gain. Without: coefficients tuned on these
-    files, with the line that applies them.
-
-    Raises:
-        ScoreError: if there isn't one coefficient a file, or if there are none and the files are of split test.
-    """
-    tables = join_scores([read_scores(path) for path in paths])
-    names = [table.model for table in tables]
-    if len(set(names)) < len(names):
-        names = [str(path) for path in paths]
-    split = tables[0].split
-    stack, labels = _stack(tables), tables[0].labels
-    if coefficients is None:
-        if split == "test":
-            raise ScoreError(
-                "these are scores of split test; tune on val: give the files of val, then use --coefficients on those "
-                "of test"
-            )
-        from avrecog.tuning import tune_coefficients
-
-        tuning = tune_coefficients(stack, labels, names, config)
-        weights = np.array([tuning.coefficients[name] for name in names])
-        heading = f"{len(tuning.trials)} trials on {split} for the best {config.objective}: {_weighted(names, weights)}"
-        advice = (
-            f"these numbers flatter: the coefficients were chosen on {split}; apply them to the same models' scores of "
-            f"test: {_command(['TEST.npz'] * len(names), weights)}"
-        )
-    else:
-        if len(coefficients) != len(paths):
-            raise ScoreError(f"--coefficients: expected {len(paths)}, one a score file, got {len(coefficients)}")
-        weights = normalise(np.array(coefficients))
-        heading = f"{_weighted(names, weights)} on {split}, {len(labels):,} clips"
-        advice = ""
-    result = _evaluate(names, weights, stack, labels, config, key=split)
-    rows = [(name, classification_metrics(scores, labels)) for name, scores in zip(names, stack, strict=True)]
-    rows.append(("fused", result[split]))
-    width = max(len(name) for name, _ in rows)
-    lines = [heading, f"{'':{width}}  {'top-1':>6}  {'top-5':>6}  {'mean class':>10}"]
-    for name, row in rows:
-        numbers = f"{row['top1']:6.4f}  {row['top5']:6.4f}  {row['mean_class_accuracy']:10.4f}"
-        lines.append(f"{name:{width}}  {numbers}")
-    low, high = bootstrap_interval(correct_clips(fuse(stack, weights), labels), config.n_resamples, config.seed)
-    lines.append(f"fused top-1: 95 % interval {low:.3f} to {high:.3f}")
-    if len(names) > 1:
-        lines.append(f"gain: {_said_gain(result)}")
-    return "\n".join([*lines, advice] if advice else lines)
 
 
 def _read_split(folder: Path, split: str) -> ScoreTable:
@@ -150,11 +106,12 @@ def _read_split(folder: Path, split: str) -> ScoreTable:
     return table
 
 
-def _stack(tables: Sequence[ScoreTable]) -> np.ndarray:
-    return np.stack([probabilities(table) for table in tables])  # (M, N, K) float32
+def stacked(tables: Sequence[ScoreTable]) -> np.ndarray:
+    """The tables' probabilities, (M, N, K) float32."""
+    return np.stack([probabilities(table) for table in tables])
 
 
-def _fixed(given: dict[str, float], models: Sequence[str]) -> np.ndarray:
+def _given(given: dict[str, float], models: Sequence[str]) -> Fusion:
     missing, unknown = [m for m in models if m not in given], [m for m in given if m not in models]
     if missing or unknown:
         parts = [f"no coefficient for {', '.join(missing)}"] * bool(missing)
@@ -163,48 +120,96 @@ def _fixed(given: dict[str, float], models: Sequence[str]) -> np.ndarray:
             f"fuse.coefficients: {'; '.join(parts)}; expected one for each of {', '.join(models)} "
             "(0 leaves a model out)"
         )
-    return normalise(np.array([given[model] for model in models]))
+    return fixed_fusion(models, [given[model] for model in models])
 
 
-def _evaluate(
+def fixed_fusion(models: Sequence[str], coefficients: Sequence[float]) -> Fusion:
+    """The weighted mean by coefficients that are given."""
+    return Fusion(GIVEN, tuple(models), normalise(np.array(coefficients)), np.ones(len(models)))
+
+
+def evaluate(
     models: Sequence[str],
-    coefficients: np.ndarray,
+    fusion: Fusion,
     stack: np.ndarray,
     labels: np.ndarray,
     config: FuseConfig,
     key: str = "test",
 ) -> dict[str, Any]:
     """The keys `test` (or `key`), `best_single` and `gain` of fuse.json."""
-    fused_scores = fuse(stack, coefficients)
+    fused_scores = fusion(stack)
     fused = classification_metrics(fused_scores, labels)
     singles = [classification_metrics(scores, labels) for scores in stack]
     best = max(range(len(models)), key=lambda index: (singles[index]["top1"], singles[index]["top5"]))
     correct, correct_best = correct_clips(fused_scores, labels), correct_clips(stack[best], labels)
-    low, high = bootstrap_gain(correct, correct_best, config.n_resamples, config.seed)
     return {
-        key: {name: fused[name] for name in REPORTED},
+        key: {
+            **{name: fused[name] for name in REPORTED},
+            "top1_ci95": list(bootstrap_interval(correct, config.n_resamples, config.seed)),
+        },
         "best_single": {"model": models[best], "top1": singles[best]["top1"]},
         "gain": {
             "top1": fused["top1"] - singles[best]["top1"],
             "top5": fused["top5"] - singles[best]["top5"],
-            "top1_ci95": [low, high],
+            "top1_ci95": list(bootstrap_gain(correct, correct_best, config.n_resamples, config.seed)),
             "p_value": mcnemar_exact(correct, correct_best),
         },
     }
 
 
-def _said(report: dict[str, Any]) -> str:
-    weights = np.array(list(report["coefficients"].values()))
-    said = f"{_weighted(list(report['coefficients']), weights)}: top-1 {report['test']['top1']:.3f} on test"
-    return said if len(weights) == 1 else f"{said}, {_said_gain(report)}"
+def _method_row(
+    name: str,
+    is_chosen: bool,
+    fusion: Fusion,
+    fitted: Fitted | None,
+    val: tuple[np.ndarray, ScoreTable],
+    test: tuple[np.ndarray, ScoreTable],
+    config: FuseConfig,
+) -> dict[str, Any]:
+    """A line of the table of methods: the gains are over the model that is best alone on that split."""
+    on = {
+        split: evaluate(fusion.models, fusion, stack, table.labels, config, split)
+        for split, (stack, table) in {"val": val, "test": test}.items()
+    }
+    return {
+        "method": name,
+        "chosen": is_chosen,
+        "coefficients": said_fusion(fusion),
+        "val_top1": on["val"]["val"]["top1"],
+        f"val_held_out_{config.objective}": fitted.held_out if fitted else None,
+        "val_held_out_log_loss": fitted.held_out_log_loss if fitted else None,
+        "val_gain": on["val"]["gain"]["top1"],
+        "test_top1": on["test"]["test"]["top1"],
+        "test_top1_low": on["test"]["test"]["top1_ci95"][0],
+        "test_top1_high": on["test"]["test"]["top1_ci95"][1],
+        "test_mean_class_accuracy": on["test"]["test"]["mean_class_accuracy"],
+        "test_gain": on["test"]["gain"]["top1"],
+        "test_gain_low": on["test"]["gain"]["top1_ci95"][0],
+        "test_gain_high": on["test"]["gain"]["top1_ci95"][1],
+        "test_p_value": on["test"]["gain"]["p_value"],
+    }
 
 
-def _said_left_out(n_left_out: dict[str, int]) -> str:
-    parts = [f"{n} that {model} can't score" for model, n in n_left_out.items()]
-    return f"; left out: {', '.join(parts)}" if parts else ""
+def write_methods(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the table of methods, one line each."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
-def _said_gain(report: dict[str, Any]) -> str:
+def said_fusion(fusion: Fusion) -> str:
+    """Its weights in words, with what else it has."""
+    if fusion.method == "stacking":
+        return f"stacking of {', '.join(fusion.models)}"
+    words = " + ".join(f"{model} {weight:.3g}" for model, weight in zip(fusion.models, fusion.weights, strict=True))
+    if fusion.method == "temperature":
+        return f"{words}; T {', '.join(f'{value:g}' for value in fusion.temperatures)}"
+    return f"logarithms of {words}" if fusion.method == "log_weights" else words
+
+
+def said_gain(report: dict[str, Any]) -> str:
+    """The gain over the best single model with its interval and p-value."""
     gain, (low, high) = report["gain"], report["gain"]["top1_ci95"]
     return (
         f"{gain['top1']:+.3f} over {report['best_single']['model']} "
@@ -212,21 +217,43 @@ def _said_gain(report: dict[str, Any]) -> str:
     )
 
 
-def _weighted(models: Sequence[str], coefficients: np.ndarray) -> str:
-    return " + ".join(f"{model} {weight:.3g}" for model, weight in zip(models, coefficients, strict=True))
+def repeat_command(paths: Sequence[Path | str], fusion: Fusion, saved: Path | str) -> str:
+    """The line that fuses score files in this way."""
+    scores = f"avrecog fuse --scores {' '.join(map(str, paths))}"
+    if not fusion.is_linear:
+        return f"{scores} --fusion {saved}"
+    equal = (fusion.weights == fusion.weights[0]).all()
+    weights = " ".join("1" if equal else f"{weight!r}".removesuffix(".0") for weight in fusion.weights.tolist())
+    return f"{scores} --coefficients {weights}"
 
 
-def _command(paths: Sequence[Path | str], coefficients: np.ndarray) -> str:
-    equal = (coefficients == coefficients[0]).all()
-    weights = " ".join("1" if equal else f"{weight!r}".removesuffix(".0") for weight in coefficients.tolist())
-    return f"avrecog fuse --scores {' '.join(map(str, paths))} --coefficients {weights}"
+def _said(report: dict[str, Any], fusion: Fusion) -> str:
+    start = f"{said_fusion(fusion)}: top-1 {report['test']['top1']:.3f} on test"
+    how = "" if report["method"] == GIVEN or len(fusion.models) == 1 else f" ({report['method']}, chosen on val)"
+    return f"{start}{how}, {said_gain(report)}" if len(fusion.models) > 1 else start
+
+
+def _said_left_out(n_left_out: dict[str, int]) -> str:
+    parts = [f"{n} that {model} can't score" for model, n in n_left_out.items()]
+    return f"; left out: {', '.join(parts)}" if parts else ""
+
+
+def _by_model(fusion: Fusion, values: np.ndarray) -> dict[str, float]:
+    return dict(zip(fusion.models, values.tolist(), strict=True))
+
+
+def _prefixed(prefix: str, values: Mapping[str, float] | None) -> dict[str, float]:
+    return {f"{prefix}.{key}": value for key, value in (values or {}).items()}
 
 
 def _flat(report: dict[str, Any]) -> dict[str, float | None]:
-    gain = report["gain"]
+    gain, (low, high) = report["gain"], report["test"]["top1_ci95"]
     return {
         **{f"{split}.{key}": report[split][key] for split in ("val", "test") for key in REPORTED},
-        **{f"coefficients.{model}": weight for model, weight in report["coefficients"].items()},
+        "test.top1_low": low,
+        "test.top1_high": high,
+        **_prefixed("coefficients", report["coefficients"]),
+        **_prefixed("temperatures", report["temperatures"]),
         "best_single.top1": report["best_single"]["top1"],
         "gain.top1": gain["top1"],
         "gain.top5": gain["top5"],
@@ -236,62 +263,3 @@ def _flat(report: dict[str, Any]) -> dict[str, float | None]:
         "n_trials": report["n_trials"],
         "seconds": report["seconds"],
     }
-
-
-def _curve_point(trial: "Trial") -> dict[str, float]:
-    weights = {f"trial_coefficients.{model}": weight for model, weight in trial.coefficients.items()}
-    return {"trial_value": trial.value, **weights}
-
-
-def _draw(
-    models: Sequence[str],
-    coefficients: np.ndarray,
-    tried: "list[Trial]",
-    val: tuple[np.ndarray, ScoreTable],
-    test: tuple[np.ndarray, ScoreTable],
-    config: FuseConfig,
-    folder: Path,
-) -> list[Path]:
-    """Write the table of trials and the pictures; the paths of those that there are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    confusion = folder / "fusion_confusion.png"
-    fused = fuse(test[0], coefficients)
-    plots.plot_confusion(
-        confusion_matrix(fused, test[1].labels), test[1].classes, confusion, title="Confusion on test, fused"
-    )
-    files = [confusion]
-    if tried:
-        files.append(folder / "fusion_trials.csv")
-        _write_trials(files[-1], models, tried)
-    picture = folder / "fusion.png"
-    label = {"top1": "top-1 accuracy", "mean_class_accuracy": "mean class accuracy", "log_loss": "negative log-loss"}[
-        config.objective
-    ]
-    weights = np.array([list(trial.coefficients.values()) for trial in tried])
-    values = np.array([trial.value for trial in tried])
-    if len(models) == 2:
-        steps = np.linspace(0, 1, 101)
-        curves = {}
-        for split, (stack, table) in {"val": val, "test": test}.items():
-            objective = FusionObjective(stack, table.labels, config.objective)
-            curves[split] = np.array([objective(np.array([step, 1 - step])) for step in steps])
-        plots.plot_fusion_curve(steps, curves, (models[0], models[1]), float(coefficients[0]), picture, label)
-    elif len(models) == 3:
-        grid = np.array([(i, j, 20 - i - j) for i in range(21) for j in range(21 - i)]) / 20
-        objective = FusionObjective(val[0], val[1].labels, config.objective)
-        area = np.array([objective(point) for point in grid])
-        points = (weights, values) if tried else (grid, area)
-        plots.plot_fusion_ternary(points[0], points[1], models, coefficients, picture, (grid, area), f"{label} on val")
-    elif tried and len(models) > 3:
-        plots.plot_fusion_parallel(weights, values, models, coefficients, picture, f"{label} on val")
-    else:
-        return files
-    return [picture, *files]
-
-
-def _write_trials(path: Path, models: Sequence[str], tried: "list[Trial]") -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["number", *models, "value", "log_loss"])
-        for trial in tried:
-            writer.writerow([trial.number, *trial.coefficients.values(), trial.value, trial.log_loss])

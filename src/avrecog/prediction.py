@@ -1,6 +1,5 @@
 """The top classes of any media file, with one trained model or several fused."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,10 +9,11 @@ import torch
 from avrecog.config import load_params
 from avrecog.datasets.augment import AugmentConfig
 from avrecog.errors import CheckpointError, ConfigError, MediaError, ScoreError
-from avrecog.fusion import fuse, normalise
+from avrecog.fusion_methods import Fusion, read_fusion
 from avrecog.hardware import on_device, pick_device
 from avrecog.inference import TrainedModel, folded, load_model
 from avrecog.inputs import make_dataset
+from avrecog.late_fusion import fixed_fusion, said_fusion
 from avrecog.logmel import LogMel
 from avrecog.media.audio import decode_audio
 from avrecog.media.video import decode_video
@@ -21,7 +21,7 @@ from avrecog.models.build import AudioModelConfig, PipelineConfig
 from avrecog.predict import TestConfig, predict_scores
 from avrecog.store import MemoryStore
 
-FUSION = Path("results/metrics/fuse.json")
+FUSION = Path("results/fuse/fusion.npz")
 
 
 def predict_files(
@@ -35,7 +35,7 @@ def predict_files(
     Args:
         files: media files.
         checkpoints: trained models; None: those of `pipeline.models`, the checkpoints that stage test takes.
-        coefficients: one weight a model; None: with `checkpoints` equal ones, else those that stage fuse found.
+        coefficients: one weight a model; None: with `checkpoints` equal ones, else the fusion that stage fuse found.
         top: classes a file.
 
     Raises:
@@ -51,12 +51,12 @@ def predict_files(
     for path, model in zip(paths, models, strict=True):
         if model.classes != models[0].classes:
             raise CheckpointError(f"{path}: was trained on other classes than {paths[0]}; predict with one of them")
-    weights = _weights([model.name for model in models], coefficients, fused=not checkpoints)
+    fusion = _fusion([model.name for model in models], coefficients, fused=not checkpoints)
     networks = [on_device(folded(model.network), pick_device()) for model in models]
     problems = []
     for file in files:
         try:
-            yield _predict_file(file, models, networks, weights, top)
+            yield _predict_file(file, models, networks, fusion, top)
         except MediaError as error:
             problems.append(str(error))
     if problems:
@@ -64,7 +64,7 @@ def predict_files(
 
 
 def _predict_file(
-    file: Path, models: Sequence[TrainedModel], networks: Sequence[torch.nn.Module], weights: np.ndarray, top: int
+    file: Path, models: Sequence[TrainedModel], networks: Sequence[torch.nn.Module], fusion: Fusion, top: int
 ) -> str:
     spoken, said, silent = [], [], []
     for index, (model, network) in enumerate(zip(models, networks, strict=True)):
@@ -80,12 +80,9 @@ def _predict_file(
         said.append(index)
     if not spoken:
         raise MediaError("; ".join(dict.fromkeys(silent)))
-    shares = normalise(weights[said] if weights[said].any() else np.ones(len(said)))
-    (fused,) = fuse(np.stack(spoken), shares)
+    (fused,) = fusion.of_those(said, np.stack(spoken))
     best = np.argsort(-fused, kind="stable")[:top]
-    names = [models[index].name for index in said]
-    shared = " + ".join(f"{share:.3g} {name}" for share, name in zip(shares, names, strict=True))
-    who = shared if len(names) > 1 else names[0]
+    who = said_fusion(fusion) if len(said) > 1 else models[said[0]].name
     lines = [f"{file} ({who})", *(f"  {fused[index]:6.1%}  {models[0].classes[index]}" for index in best)]
     return "\n".join(lines)
 
@@ -108,24 +105,23 @@ def _tested_checkpoints() -> list[Path]:
     return [Path("models") / name / f"{params.test.checkpoint}.ckpt" for name in params.pipeline.models]
 
 
-def _weights(names: Sequence[str], coefficients: Sequence[float] | None, fused: bool) -> np.ndarray:
-    """One weight a model, sum 1.
+def _fusion(names: Sequence[str], coefficients: Sequence[float] | None, fused: bool) -> Fusion:
+    """How the models are fused.
 
     Raises:
         ConfigError: if the coefficients are of another number.
-        ScoreError: if those of stage fuse are needed and can't be read.
+        ScoreError: if that of stage fuse is needed and is not there, or is of other models.
     """
     if coefficients is not None:
         if len(coefficients) != len(names):
             raise ConfigError(f"--coefficients: expected {len(names)}, one a checkpoint, got {len(coefficients)}")
-        return normalise(np.array(coefficients))
+        return fixed_fusion(names, coefficients)
     if not fused or len(names) == 1:
-        return np.full(len(names), 1 / len(names))
-    try:
-        found = json.loads(FUSION.read_text(encoding="utf-8"))["coefficients"]
-        return normalise(np.array([found[name] for name in names], dtype=float))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return fixed_fusion(names, [1.0] * len(names))
+    fusion = read_fusion(FUSION)
+    if list(fusion.models) != list(names):
         raise ScoreError(
-            f"{FUSION}: has no coefficients of {', '.join(names)} ({type(error).__name__}: {error}); run `dvc repro "
-            f"fuse`, or give --coefficients"
-        ) from None
+            f"{FUSION}: fuses {', '.join(fusion.models)}, expected {', '.join(names)}; run `dvc repro fuse`, or give "
+            f"--coefficients"
+        )
+    return fusion

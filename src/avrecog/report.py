@@ -1,5 +1,6 @@
 """Stage report: the model zoo table from the metric files, and the rows that people compare."""
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def write_report(
     if len(models) > 1:
         rows.append(_fusion_row(results, fusion))
     with atomic_path(out) as temporary:
-        temporary.write_text(_page(rows, results, fusion), encoding="utf-8")
+        temporary.write_text(_page(rows, results, fusion, plots / "fuse" / "methods.csv"), encoding="utf-8")
     for result in results:
         log_row(
             name=result.name,
@@ -100,9 +101,10 @@ def write_report(
         log_row(
             name="fusion",
             params={**params, **{key: value for result in results for key, value in _own_parameters(result).items()}}
-            | {f"coefficients.{name}": round(value, 4) for name, value in fusion["coefficients"].items()},
-            tags={"model": "fusion", "stage": "report"},
+            | {f"coefficients.{name}": round(value, 4) for name, value in (fusion["coefficients"] or {}).items()},
+            tags={"model": "fusion", "stage": "report", "fusion.method": fusion["method"]},
             metrics=_numbers("test", {**fusion["test"], "n_clips": fusion["n_clips"]})
+            | _interval("test.top1", fusion["test"]["top1_ci95"])
             | _numbers("val", fusion["val"])
             | _fused_cost(results)
             | _gain(fusion),
@@ -170,9 +172,9 @@ def _model_row(result: ModelResult) -> dict[str, str]:
 
 def _fusion_row(results: Sequence[ModelResult], fusion: dict[str, Any]) -> dict[str, str]:
     cost = _fused_cost(results)
-    weights = " + ".join(f"{weight:.2f} {name}" for name, weight in fusion["coefficients"].items())
+    weights = " + ".join(f"{weight:.2f} {name}" for name, weight in (fusion["coefficients"] or {}).items())
     return {
-        "config": weights,
+        "config": f"{fusion['method']}: {weights}" if weights else fusion["method"],
         "n_fft": "-",
         "gpus": "0" if cost["benchmark.gpu_memory_mib"] is None else "1",
         "backbone": " + ".join(result.name for result in results),
@@ -201,13 +203,13 @@ def _fused_cost(results: Sequence[ModelResult]) -> dict[str, float | None]:
 
 
 def _gain(fusion: dict[str, Any]) -> dict[str, float | None]:
-    low, high = fusion["gain"]["top1_ci95"]
-    return {
-        "gain.top1": fusion["gain"]["top1"],
-        "gain.top1_low": low,
-        "gain.top1_high": high,
-        "gain.p_value": fusion["gain"]["p_value"],
-    }
+    gain = fusion["gain"]
+    return {"gain.top1": gain["top1"], "gain.p_value": gain["p_value"]} | _interval("gain.top1", gain["top1_ci95"])
+
+
+def _interval(name: str, ends: Sequence[float]) -> dict[str, float | None]:
+    """The two ends of an interval as numbers of their own, which is all that MLflow knows."""
+    return {f"{name}_low": ends[0], f"{name}_high": ends[1]}
 
 
 def _numbers(prefix: str, content: dict[str, Any]) -> dict[str, float | None]:
@@ -225,7 +227,9 @@ def _link(text: str, path: str) -> str:
     return f"[{text}](../{path})"
 
 
-def _page(rows: Sequence[dict[str, str]], results: Sequence[ModelResult], fusion: dict[str, Any]) -> str:
+def _page(
+    rows: Sequence[dict[str, str]], results: Sequence[ModelResult], fusion: dict[str, Any], methods: Path
+) -> str:
     devices = "; ".join(dict.fromkeys(result.benchmark["device"] for result in results))
     lines = [
         "# Model zoo",
@@ -245,8 +249,45 @@ def _page(rows: Sequence[dict[str, str]], results: Sequence[ModelResult], fusion
             f"{100 * fusion['gain']['top1']:+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f} (paired "
             f"bootstrap over clips), p = {fusion['gain']['p_value']:.2g} (McNemar's exact test).",
             "",
+            *_methods_table(methods),
         ]
     return "\n".join(lines)
+
+
+def _methods_table(path: Path) -> list[str]:
+    """The table of fusion methods that stage fuse wrote, as Markdown."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise ScoreError(f"{path}: can't be read ({error}); run `dvc repro fuse`") from None
+    held_out = next(key for key in rows[0] if key.startswith("val_held_out_"))
+    lines = [
+        "## Fusion methods",
+        "",
+        "Each was fitted on val; the one in use (*) was chosen by its worth on held-out parts of val, and only then was "
+        "test looked at. Gains are over the model that is best alone on that split: that on val flatters.",
+        "",
+        f"| method | weights | val top-1 | val, held out ({held_out.removeprefix('val_held_out_')}) | gain on val | "
+        "test top-1 (95 % interval) | gain on test (95 % interval) | p |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        value = {key: float(row[key]) for key in row if key.startswith(("val", "test")) and row[key]}
+        test = f"{value['test_top1']:.3f} ({value['test_top1_low']:.3f} to {value['test_top1_high']:.3f})"
+        gain = f"{value['test_gain']:+.3f} ({value['test_gain_low']:+.3f} to {value['test_gain_high']:+.3f})"
+        cells = (
+            row["method"] + (" *" if row["chosen"] == "True" else ""),
+            row["coefficients"],
+            f"{value['val_top1']:.3f}",
+            f"{value[held_out]:.3f}" if held_out in value else "-",
+            f"{value['val_gain']:+.3f}",
+            test,
+            gain,
+            f"{value['test_p_value']:.2g}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def _short_table(rows: Sequence[dict[str, str]]) -> str:

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from avrecog import fusion
 from avrecog.atomic import sole_writer
 from avrecog.errors import ScoreError
-from avrecog.fusion import FuseConfig, FusionObjective, normalise
+from avrecog.fusion import Domain, FuseConfig, FusionObjective, normalise
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +50,12 @@ class Tuning:
 
 
 def tune_coefficients(
-    probabilities: np.ndarray,
+    values: np.ndarray,
     labels: np.ndarray,
     models: Sequence[str],
     config: FuseConfig,
     study_path: Path | None = None,
+    domain: Domain = "probability",
 ) -> Tuning:
     """The coefficients that are worth most on these clips, which should be those of val.
 
@@ -66,19 +67,20 @@ def tune_coefficients(
     squared distance from equal weights, then the earlier trial.
 
     Args:
-        probabilities: (M, N, K) float32, rows sum to 1.
+        values: (M, N, K) float32: probabilities, rows sum to 1, or their logarithms.
         labels: (N,) int64 in [0, K).
         models: M names.
-        config: objective, number of trials and seed; its `coefficients` play no part.
+        config: objective, number of trials and seed.
         study_path: the journal to go on from and to add to; None keeps the search in memory. One made from other
             scores, models, objective or seed is begun anew.
+        domain: of `values`.
 
     Raises:
         ScoreError: if there isn't one name for each model, all different.
     """
-    if len(models) != len(probabilities) or len(set(models)) != len(models):
-        raise ScoreError(f"models: expected {len(probabilities)} different names, got {', '.join(models) or 'none'}")
-    objective = FusionObjective(probabilities, labels, config.objective)
+    if len(models) != len(values) or len(set(models)) != len(models):
+        raise ScoreError(f"models: expected {len(values)} different names, got {', '.join(models) or 'none'}")
+    objective = FusionObjective(values, labels, config.objective, domain)
     first = _first_points(len(models))
     n_trials = max(config.n_trials, len(models) + 1)  # equal weights and each model alone, whatever n_trials says
     n_trials = min(n_trials, len(first)) if len(models) <= 2 else n_trials
@@ -87,7 +89,7 @@ def tune_coefficients(
             journal = optuna.create_study(direction="maximize")
         else:
             stack.enter_context(sole_writer(study_path))
-            journal = _open_study(study_path, _digest(probabilities, labels, models, config))
+            journal = _open_study(study_path, _digest(values, labels, models, config))
         memory = optuna.create_study(direction="maximize")
         memory.add_trials(journal.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[:n_trials])
         for number in range(len(memory.trials), n_trials):
@@ -196,11 +198,11 @@ def _drop_cut_off_line(path: Path) -> None:
             file.truncate(whole)
 
 
-def _digest(probabilities: np.ndarray, labels: np.ndarray, models: Sequence[str], config: FuseConfig) -> str:
+def _digest(values: np.ndarray, labels: np.ndarray, models: Sequence[str], config: FuseConfig) -> str:
     # the code too: values from before a fix must not be gone on with
     code = [Path(str(module.__file__)).read_bytes() for module in (fusion, sys.modules[__name__])]
-    digest = hashlib.sha256(repr((code, list(models), probabilities.shape, config.objective, config.seed)).encode())
-    for array in (probabilities, labels):
+    digest = hashlib.sha256(repr((code, list(models), values.shape, config.objective, config.seed)).encode())
+    for array in (values, labels):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 

@@ -1,0 +1,198 @@
+"""Fitting every fusion method on val and choosing one of them, by cross-validation inside val.
+
+The order of the clips, of the models and of the classes changes nothing. M models, N clips, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from avrecog.errors import ScoreError
+from avrecog.fusion import FuseConfig, Method, Objective
+from avrecog.fusion_methods import (
+    Fusion,
+    Voices,
+    calibrated,
+    distinct_voices,
+    fit_stacking,
+    fit_temperature,
+    logarithms,
+)
+from avrecog.metrics import log_loss, mean_class_accuracy, top_k_accuracy
+
+if TYPE_CHECKING:
+    from avrecog.tuning import Trial
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A method fitted on all of val."""
+
+    fusion: Fusion
+    trials: "Sequence[Trial]"  # what the search of its weights has tried; empty where there is none
+    value: float  # of the objective on the clips it was fitted on; more is better
+    held_out: float | None  # of the objective on clips it was not fitted on; None where that was not asked for
+    held_out_log_loss: float | None  # nats
+
+
+def worth(probabilities: np.ndarray, labels: np.ndarray, objective: Objective) -> float:
+    """The objective's value of (N, K) probabilities; more is better (the log-loss is negated)."""
+    if objective == "top1":
+        value = top_k_accuracy(probabilities, labels, 1)
+    elif objective == "mean_class_accuracy":
+        value = mean_class_accuracy(probabilities, labels)
+    else:
+        value = -log_loss(probabilities, labels)
+    return round(value, 12)  # so that the last bits of a sum decide nothing
+
+
+def validation_folds(clip_ids: Sequence[str], labels: np.ndarray, n_folds: int) -> np.ndarray:
+    """(N,) fold of each clip, stratified by class, the same whatever the order of clips and classes."""
+    ids = np.asarray(clip_ids)
+    first_of_class = {label: ids[labels == label].min() for label in np.unique(labels).tolist()}
+    order = sorted(range(len(ids)), key=lambda row: (first_of_class[int(labels[row])], ids[row]))
+    folds = np.empty(len(ids), dtype=np.int64)
+    folds[order] = np.arange(len(ids)) % n_folds
+    return folds
+
+
+def fit_methods(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    clip_ids: Sequence[str],
+    models: Sequence[str],
+    config: FuseConfig,
+    studies: Path | None = None,
+) -> dict[str, Fitted]:
+    """Every method of the config, fitted on these clips (those of val) and tried on held-out parts of them.
+
+    Args:
+        probabilities: (M, N, K) float32, rows sum to 1.
+        labels: (N,) int64 in [0, K).
+        clip_ids: N names.
+        models: M names.
+        config: methods, objective, trials, folds and seed.
+        studies: folder of Optuna's journals, one a method that has a search; None keeps the searches in memory.
+
+    Raises:
+        ScoreError: if there isn't one name for each model, all different.
+    """
+    if len(models) != len(probabilities) or len(set(models)) != len(models):
+        raise ScoreError(f"models: expected {len(probabilities)} different names, got {', '.join(models) or 'none'}")
+    order = np.argsort(np.asarray(clip_ids))
+    stack, truth, ids = probabilities[:, order], labels[order], [str(clip_ids[row]) for row in order]
+    voices = distinct_voices(stack, truth)
+    folds = validation_folds(ids, truth, min(config.n_folds, len(truth)))
+    methods: dict[str, Fitted] = {}
+    wanted: Sequence[Method] = config.methods if len(models) > 1 else ("equal",)
+    for method in wanted:
+        journal = studies / f"{method}.log" if studies is not None else None
+        fusion, trials = _fit(method, stack, truth, ids, models, voices, config, journal)
+        held_out = _held_out(method, stack, truth, ids, folds, models, voices, config)
+        methods[method] = Fitted(
+            fusion,
+            trials,
+            value=worth(fusion(stack), truth, config.objective),
+            held_out=worth(held_out, truth, config.objective) if held_out is not None else None,
+            held_out_log_loss=round(log_loss(held_out, truth), 12) if held_out is not None else None,
+        )
+    return methods
+
+
+def choose(methods: dict[str, Fitted]) -> str:
+    """The method that is worth most on held-out clips, then has the lower log-loss there, then fits fewer numbers.
+
+    One that is worth less than equal weights on the clips it was fitted on is not taken.
+    """
+    bar = methods["equal"].value if "equal" in methods else -np.inf
+    names = [name for name, fitted in methods.items() if fitted.value >= bar]
+
+    def merit(name: str) -> tuple[float, float]:
+        fitted = methods[name]
+        if fitted.held_out is None or fitted.held_out_log_loss is None:
+            return 0.0, 0.0
+        return fitted.held_out, -fitted.held_out_log_loss
+
+    return max(names, key=merit)  # the first of equals
+
+
+def _held_out(
+    method: Method,
+    stack: np.ndarray,
+    labels: np.ndarray,
+    ids: Sequence[str],
+    folds: np.ndarray,
+    models: Sequence[str],
+    voices: Voices,
+    config: FuseConfig,
+) -> np.ndarray | None:
+    """(N, K) fused probabilities of each clip by a fit on the clips of other folds; None for a single clip."""
+    if len(labels) < 2:
+        return None
+    result = np.zeros(stack.shape[1:])
+    for fold in np.unique(folds):
+        inside = folds != fold
+        names = [name for name, kept in zip(ids, inside, strict=True) if kept]
+        fusion, _ = _fit(method, stack[:, inside], labels[inside], names, models, voices, config, None)
+        result[~inside] = fusion(stack[:, ~inside])
+    return result
+
+
+def _fit(
+    method: Method,
+    stack: np.ndarray,
+    labels: np.ndarray,
+    ids: Sequence[str],
+    models: Sequence[str],
+    voices: Voices,
+    config: FuseConfig,
+    journal: Path | None,
+) -> "tuple[Fusion, Sequence[Trial]]":
+    """One method fitted on these clips, and the trials of its search."""
+    n_models, n_classes = len(models), stack.shape[2]
+    own = stack[list(voices.index)]  # (M', N, K)
+    n_own = len(own)
+    equal = Fusion("equal", tuple(models), voices.spread(np.full(n_own, 1 / n_own), n_models), np.ones(n_models))
+    if method == "equal":
+        return equal, ()
+    if method == "stacking":
+        folds = validation_folds(ids, labels, min(3, len(labels)))
+        matrix, intercept = fit_stacking(own, labels, folds, n_classes)
+        spread = voices.spread(matrix.reshape(n_own, n_classes, n_classes), n_models)
+        return replace(equal, method=method, matrix=spread.reshape(-1, n_classes), intercept=intercept), ()
+    temperatures, domain = np.ones(n_own), "log" if method == "log_weights" else "probability"
+    if method == "temperature":
+        temperatures = np.array([fit_temperature(logarithms(table), labels) for table in own])
+        own = calibrated(own, temperatures)
+    from avrecog.tuning import tune_coefficients
+
+    values = logarithms(own) if domain == "log" else own
+    # numbered: Optuna goes through parameters by name, and a copy's name must not change the order
+    names = [f"{number} {models[index]}" for number, index in enumerate(voices.index, start=1)]
+    tuning = tune_coefficients(values, labels, names, config, journal, "log" if domain == "log" else "probability")
+    weights = np.array([tuning.coefficients[name] for name in names])
+    exponent = 1.0
+    if domain == "log":
+        exponent = 1 / fit_temperature(np.tensordot(weights, values, axes=1), labels)
+    fusion = replace(
+        equal,
+        method=method,
+        weights=voices.spread(weights, n_models),
+        temperatures=voices.repeated(temperatures, n_models),
+        exponent=exponent,
+    )
+    spread_trials = [
+        replace(trial, coefficients=_spread(trial.coefficients, names, models, voices)) for trial in tuning.trials
+    ]
+    return fusion, spread_trials
+
+
+def _spread(
+    coefficients: dict[str, float], names: Sequence[str], models: Sequence[str], voices: Voices
+) -> dict[str, float]:
+    """The coefficients of the different models as those of all, in their order."""
+    weights = voices.spread(np.array([coefficients[name] for name in names]), len(models))
+    return dict(zip(models, weights.tolist(), strict=True))

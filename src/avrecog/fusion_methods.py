@@ -1,0 +1,275 @@
+"""Ways to fuse several models, each fitted on clips of val; which is best is `fusion_choice.py`'s question.
+
+| method | what is fitted | fused probabilities |
+| --- | --- | --- |
+| equal | nothing | mean of the models' probabilities |
+| weights | one weight a model | weighted mean |
+| temperature | a temperature a model (log-loss), then weights | weighted mean of softmax(log p / T) |
+| log_weights | one weight a model, then one exponent (log-loss) | softmax(exponent x weighted sum of log p) |
+| stacking | logistic regression on log p of all models and classes | its own |
+
+Sources: temperature scaling: Guo et al., "On Calibration of Modern Neural Networks", 2017; weights on logarithms:
+Genest and Zidek, "Combining Probability Distributions", 1986 (logarithmic pooling); stacking: Wolpert, "Stacked
+Generalization", 1992.
+
+Before anything is fitted, a model that gives every class the same probability is left out (weight 0), and models of
+equal scores count as one (they share its weight), so neither can change a result. M models, N clips, K classes.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from avrecog.atomic import atomic_path
+from avrecog.errors import ScoreError
+from avrecog.fusion import METHODS, fuse, normalise
+
+SMALLEST_IN_LOG = 1e-6  # a probability below this counts as this in a logarithm, so that no model has a veto
+SAME = 1e-7  # probabilities of a model that differ less say nothing
+STACKING_STRENGTHS = (0.001, 0.01, 0.1)  # scikit-learn's C, chosen by cross-validated log-loss
+MOST_BYTES = 2**30  # of a fusion file, unpacked
+
+
+@dataclass(frozen=True, eq=False)
+class Fusion:
+    """A fitted way to fuse M models.
+
+    Raises:
+        ScoreError: if the parts don't fit together.
+    """
+
+    method: str  # one of METHODS, or `coefficients` where the weights were given
+    models: tuple[str, ...]
+    weights: np.ndarray  # (M,) float64, none below 0, sum 1; of stacking not used
+    temperatures: np.ndarray  # (M,) float64; 1 where the method has none
+    exponent: float = 1.0  # of log_weights
+    matrix: np.ndarray | None = None  # (M * K, K) float64, of stacking
+    intercept: np.ndarray | None = None  # (K,) float64, of stacking
+
+    def __post_init__(self) -> None:
+        n = len(self.models)
+        if self.method not in (*METHODS, "coefficients"):
+            raise ScoreError(f"method: expected one of {', '.join(METHODS)}, got {self.method!r}")
+        if self.weights.shape != (n,) or self.temperatures.shape != (n,) or not n:
+            raise ScoreError(f"expected one weight and one temperature for each of {n} models")
+        normalise(self.weights)
+        if not (np.isfinite(self.temperatures).all() and (self.temperatures > 0).all() and self.exponent > 0):
+            raise ScoreError("temperatures, exponent: expected numbers above 0")
+        if self.method == "stacking":
+            matrix, intercept = self.matrix, self.intercept
+            if matrix is None or intercept is None or matrix.shape != (n * len(intercept), len(intercept)):
+                raise ScoreError(f"matrix: expected (models x classes, classes) for {n} models")
+            if not (np.isfinite(matrix).all() and np.isfinite(intercept).all()):
+                raise ScoreError("matrix, intercept: expected finite numbers")
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the weights alone give the fused scores: a weighted sum of probabilities."""
+        return self.method in ("equal", "weights", "coefficients")
+
+    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+        """Fused probabilities (N, K) float64 of (M, N, K) probabilities.
+
+        Raises:
+            ScoreError: if there are other numbers of models or classes than it was fitted for.
+        """
+        if len(probabilities) != len(self.models):
+            raise ScoreError(f"expected scores of {', '.join(self.models)}, got those of {len(probabilities)} models")
+        if self.method == "stacking":
+            assert self.matrix is not None
+            assert self.intercept is not None
+            if probabilities.shape[2] != len(self.intercept):
+                raise ScoreError(f"expected {len(self.intercept)} classes, got {probabilities.shape[2]}")
+            return softmax(_features(probabilities) @ self.matrix + self.intercept, axis=1)
+        if self.method == "log_weights":
+            return softmax(self.exponent * fuse(logarithms(probabilities), self.weights), axis=1)
+        if self.method == "temperature":
+            probabilities = calibrated(probabilities, self.temperatures)
+        return fuse(probabilities, self.weights)
+
+    def of_those(self, said: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
+        """Fused probabilities where only the models `said` have spoken: the others count as saying nothing.
+
+        Args:
+            said: indices into `models`.
+            probabilities: (len(said), N, K).
+        """
+        full = np.full((len(self.models), *probabilities.shape[1:]), 1 / probabilities.shape[2], np.float32)
+        full[list(said)] = probabilities
+        if self.method == "stacking":
+            return self(full)
+        rest = np.zeros(len(self.models))
+        rest[list(said)] = self.weights[list(said)] if self.weights[list(said)].any() else 1.0
+        return Fusion(self.method, self.models, normalise(rest), self.temperatures, self.exponent)(full)
+
+
+def logarithms(probabilities: np.ndarray) -> np.ndarray:
+    """log p with p no smaller than `SMALLEST_IN_LOG`."""
+    return np.log(np.maximum(probabilities, SMALLEST_IN_LOG))
+
+
+def calibrated(probabilities: np.ndarray, temperatures: np.ndarray) -> np.ndarray:
+    """softmax(log p / T) of (M, N, K) probabilities, one temperature a model: float32."""
+    return softmax(logarithms(probabilities) / temperatures[:, None, None], axis=2).astype(np.float32)
+
+
+def fit_temperature(log_values: np.ndarray, labels: np.ndarray) -> float:
+    """The T in [0.05, 20], to three digits, with the least log-loss of softmax(log_values / T).
+
+    Args:
+        log_values: (N, K).
+        labels: (N,) int64.
+    """
+    clips = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        return -float(log_softmax(log_values / np.exp(log_temperature), axis=1)[clips, labels].mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded", options={"xatol": 1e-5})
+    return float(f"{np.exp(found.x):.3g}")
+
+
+def fit_stacking(
+    probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray, n_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix (M * K, K) and intercept (K,) of a logistic regression on log-probabilities.
+
+    Args:
+        probabilities: (M, N, K).
+        labels: (N,) int64.
+        folds: (N,) fold of each clip, by which the strength of the regularisation is chosen.
+        n_classes: K; a class that doesn't occur gets an intercept below all others.
+    """
+    features = _features(probabilities)
+
+    def held_out_loss(strength: float) -> float:
+        losses = np.zeros(len(labels))
+        for fold in np.unique(folds):
+            inside = folds != fold
+            matrix, intercept = _regression(features[inside], labels[inside], strength, n_classes)
+            logits = features[~inside] @ matrix + intercept
+            losses[~inside] = -log_softmax(logits, axis=1)[np.arange(len(logits)), labels[~inside]]
+        return float(losses.mean())
+
+    best = min(STACKING_STRENGTHS, key=held_out_loss) if len(np.unique(folds)) > 1 else STACKING_STRENGTHS[0]
+    return _regression(features, labels, best, n_classes)
+
+
+def _regression(features: np.ndarray, labels: np.ndarray, strength: float, k: int) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.linear_model import LogisticRegression
+
+    present = np.unique(labels)
+    matrix, intercept = np.zeros((features.shape[1], k)), np.full(k, -10.0)
+    if len(present) == 1:
+        intercept[present] = 0.0
+        return matrix, intercept
+    model = LogisticRegression(C=strength, tol=1e-8, max_iter=2000).fit(features, labels)
+    if len(present) == 2:  # scikit-learn keeps one column: that of the second class
+        matrix[:, present] = model.coef_.T * np.array([-0.5, 0.5])
+        intercept[present] = model.intercept_ * np.array([-0.5, 0.5])
+    else:
+        matrix[:, present], intercept[present] = model.coef_.T, model.intercept_
+    return matrix, intercept
+
+
+def _features(probabilities: np.ndarray) -> np.ndarray:
+    """(N, M * K): each model's log-probabilities less their mean over the classes."""
+    values = logarithms(probabilities).astype(np.float64)
+    values -= values.mean(axis=2, keepdims=True)
+    return np.concatenate(list(values), axis=1)
+
+
+@dataclass(frozen=True)
+class Voices:
+    """Which of M models say something of their own, in an order that does not hang on the models' order."""
+
+    index: tuple[int, ...]  # one model for each of M' different ones
+    copies: tuple[tuple[int, ...], ...]  # all models of the same scores, for each of them
+
+    def spread(self, values: np.ndarray, n_models: int) -> np.ndarray:
+        """(M', ...) numbers that add up, as (M, ...): copies share theirs, models that say nothing have 0."""
+        result = np.zeros((n_models, *values.shape[1:]))
+        for value, members in zip(values, self.copies, strict=True):
+            result[list(members)] = value / len(members)
+        return result
+
+    def repeated(self, values: np.ndarray, n_models: int) -> np.ndarray:
+        """(M',) numbers as (M,): copies have the same, models that say nothing have 1."""
+        result = np.ones(n_models)
+        for value, members in zip(values, self.copies, strict=True):
+            result[list(members)] = value
+        return result
+
+
+def distinct_voices(probabilities: np.ndarray, labels: np.ndarray) -> Voices:
+    """The models that say something, copies taken together; if none does, all of them as one."""
+    clips = np.arange(len(labels))
+    speaking = [i for i, table in enumerate(probabilities) if np.ptp(table, axis=1).max() > SAME]
+    if not speaking:
+        return Voices((0,), (tuple(range(len(probabilities))),))
+    groups: list[list[int]] = []
+    for i in speaking:
+        same = next((group for group in groups if np.array_equal(probabilities[group[0]], probabilities[i])), None)
+        if same is None:
+            groups.append([i])
+        else:
+            same.append(i)
+
+    def content(group: list[int]) -> tuple[bytes, bytes]:
+        table = probabilities[group[0]]
+        return np.sort(table[clips, labels]).tobytes(), np.sort(table, axis=None).tobytes()
+
+    groups.sort(key=content)
+    return Voices(tuple(group[0] for group in groups), tuple(tuple(group) for group in groups))
+
+
+def write_fusion(path: Path, fusion: Fusion) -> None:
+    """Write a fusion file (.npz), whole or not at all."""
+    empty = np.zeros(0)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            method=np.array(fusion.method),
+            models=np.array(fusion.models),
+            weights=fusion.weights,
+            temperatures=fusion.temperatures,
+            exponent=np.array(fusion.exponent),
+            matrix=empty if fusion.matrix is None else fusion.matrix,
+            intercept=empty if fusion.intercept is None else fusion.intercept,
+        )
+
+
+def read_fusion(path: Path) -> Fusion:
+    """The fusion in a file that stage fuse, or `avrecog fuse --save`, has written. Never unpickles anything.
+
+    Raises:
+        ScoreError: if the file is missing, damaged or no fusion.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
+                raise ScoreError(f"{path}: unpacks to more than {MOST_BYTES:,} bytes, too many for a fusion file")
+        with np.load(path, allow_pickle=False) as loaded:
+            parts = dict(loaded)
+        stacking = str(parts["method"]) == "stacking"
+        return Fusion(
+            method=str(parts["method"]),
+            models=tuple(str(name) for name in np.atleast_1d(parts["models"])),
+            weights=parts["weights"].astype(np.float64),
+            temperatures=parts["temperatures"].astype(np.float64),
+            exponent=float(parts["exponent"]),
+            matrix=parts["matrix"].astype(np.float64) if stacking else None,
+            intercept=parts["intercept"].astype(np.float64) if stacking else None,
+        )
+    except FileNotFoundError:
+        raise ScoreError(f"{path}: there is no such fusion file; run `dvc repro fuse`") from None
+    except ScoreError as error:
+        raise ScoreError(f"{path}: {error}; run `dvc repro fuse`") from None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile, zlib.error) as error:
+        raise ScoreError(f"{path}: expected a fusion file, can't be read ({error}); run `dvc repro fuse`") from None

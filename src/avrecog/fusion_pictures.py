@@ -1,0 +1,93 @@
+"""Pictures of a late fusion: accuracy over the weights, the confusion matrix, the table of trials."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from avrecog import plots
+from avrecog.atomic import atomic_path
+from avrecog.fusion import Domain, FuseConfig, FusionObjective
+from avrecog.fusion_methods import Fusion, calibrated, logarithms
+from avrecog.metrics import confusion_matrix
+from avrecog.scores import ScoreTable
+
+if TYPE_CHECKING:
+    from avrecog.tuning import Trial
+
+LABELS = {"top1": "top-1 accuracy", "mean_class_accuracy": "mean class accuracy", "log_loss": "negative log-loss"}
+
+
+def draw_fusion(
+    fused: Fusion,
+    shown: Fusion,
+    tried: "Sequence[Trial]",
+    val: tuple[np.ndarray, ScoreTable],
+    test: tuple[np.ndarray, ScoreTable],
+    config: FuseConfig,
+    folder: Path,
+) -> list[Path]:
+    """Write the table of trials and the pictures; the paths of those that there are.
+
+    Args:
+        fused: what is reported on test.
+        shown: what the picture of the weights is of: `fused`, or where that has no weights another one.
+        tried: the trials of `shown`.
+        val: the (M, N, K) probabilities and a table with the labels.
+        test: likewise.
+        config: section `fuse`.
+        folder: where to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    confusion = folder / "fusion_confusion.png"
+    matrix = confusion_matrix(fused(test[0]), test[1].labels)
+    plots.plot_confusion(matrix, test[1].classes, confusion, title="Confusion on test, fused")
+    files = [confusion]
+    if tried:
+        files.append(folder / "fusion_trials.csv")
+        _write_trials(files[-1], shown.models, tried)
+    picture = folder / "fusion.png"
+    label = f"{LABELS[config.objective]} ({shown.method})"
+    models = shown.models
+    weights = np.array([list(trial.coefficients.values()) for trial in tried])
+    values = np.array([trial.value for trial in tried])
+    if shown.method == "stacking":
+        return files
+    if len(models) == 2:
+        steps = np.linspace(0, 1, 101)
+        curves = {}
+        for split, (stack, table) in {"val": val, "test": test}.items():
+            objective = _objective(shown, stack, table, config)
+            curves[split] = np.array([objective(np.array([step, 1 - step])) for step in steps])
+        plots.plot_fusion_curve(steps, curves, (models[0], models[1]), float(shown.weights[0]), picture, label)
+    elif len(models) == 3:
+        grid = np.array([(i, j, 20 - i - j) for i in range(21) for j in range(21 - i)]) / 20
+        objective = _objective(shown, *val, config)
+        area = np.array([objective(point) for point in grid])
+        points = (weights, values) if tried else (grid, area)
+        plots.plot_fusion_ternary(points[0], points[1], models, shown.weights, picture, (grid, area), f"{label} on val")
+    elif tried and len(models) > 3:
+        plots.plot_fusion_parallel(weights, values, models, shown.weights, picture, f"{label} on val")
+    else:
+        return files
+    return [picture, *files]
+
+
+def _objective(shown: Fusion, stack: np.ndarray, table: ScoreTable, config: FuseConfig) -> FusionObjective:
+    """What weights are worth, in the domain in which the method takes them."""
+    domain: Domain = "probability"
+    if shown.method == "log_weights":
+        stack, domain = logarithms(stack), "log"
+    elif shown.method == "temperature":
+        stack = calibrated(stack, shown.temperatures)
+    return FusionObjective(stack, table.labels, config.objective, domain)
+
+
+def _write_trials(path: Path, models: Sequence[str], tried: "Sequence[Trial]") -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["number", *models, "value", "log_loss"])
+        for trial in tried:
+            writer.writerow([trial.number, *trial.coefficients.values(), trial.value, trial.log_loss])
