@@ -91,7 +91,10 @@ def test_a_model_of_uniform_scores_does_no_harm(seed, place, n_models):
     models = names(n_models)
     with_it = fit(more, labels, ids, [*models[:place], "nothing", *models[place:]])
     if n_models == 1:
-        assert all(worth(with_it[m].fusion(more), labels, "top1") >= worth(stack[0], labels, "top1") for m in ("equal", "weights"))
+        assert all(
+            worth(with_it[m].fusion(more), labels, "top1") >= worth(stack[0], labels, "top1")
+            for m in ("equal", "weights")
+        )
         return
     without = fit(stack, labels, ids)
     assert choose(with_it) == choose(without)

@@ -9,7 +9,7 @@ from avrecog.fusion import FuseConfig
 from avrecog.fusion_choice import Fitted, choose, fit_methods
 from avrecog.fusion_methods import Fusion, read_fusion, write_fusion
 from avrecog.late_fusion import evaluate, fixed_fusion, repeat_command, said_fusion, said_gain, stacked
-from avrecog.metrics import classification_metrics, top_k_accuracy
+from avrecog.metrics import classification_metrics
 from avrecog.scores import join_scores, read_scores
 
 

@@ -110,7 +110,7 @@ class Fusion:
 
 
 def logarithms(probabilities: np.ndarray) -> np.ndarray:
-    """log p with p no smaller than `SMALLEST_IN_LOG`."""
+    """Log p with p no smaller than `SMALLEST_IN_LOG`."""
     return np.log(np.maximum(probabilities, SMALLEST_IN_LOG))
 
 

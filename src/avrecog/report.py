@@ -227,9 +227,7 @@ def _link(text: str, path: str) -> str:
     return f"[{text}](../{path})"
 
 
-def _page(
-    rows: Sequence[dict[str, str]], results: Sequence[ModelResult], fusion: dict[str, Any], methods: Path
-) -> str:
+def _page(rows: Sequence[dict[str, str]], results: Sequence[ModelResult], fusion: dict[str, Any], methods: Path) -> str:
     devices = "; ".join(dict.fromkeys(result.benchmark["device"] for result in results))
     lines = [
         "# Model zoo",
@@ -255,7 +253,11 @@ def _page(
 
 
 def _methods_table(path: Path) -> list[str]:
-    """The table of fusion methods that stage fuse wrote, as Markdown."""
+    """The table of fusion methods that stage fuse wrote, as Markdown.
+
+    Raises:
+        ScoreError: if it is missing.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -265,8 +267,8 @@ def _methods_table(path: Path) -> list[str]:
     lines = [
         "## Fusion methods",
         "",
-        "Each was fitted on val; the one in use (*) was chosen by its worth on held-out parts of val, and only then was "
-        "test looked at. Gains are over the model that is best alone on that split: that on val flatters.",
+        "Each was fitted on val; the one in use (*) was chosen by its worth on held-out parts of val, and only then "
+        "was test looked at. Gains are over the model that is best alone on that split: that on val flatters.",
         "",
         f"| method | weights | val top-1 | val, held out ({held_out.removeprefix('val_held_out_')}) | gain on val | "
         "test top-1 (95 % interval) | gain on test (95 % interval) | p |",
