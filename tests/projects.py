@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
         "rgb": {"width": 8, "n_segments": 2, "crop_height": 32, "crop_width": 32, "dropout": 0.0},
     },
     "benchmark": {"variants": ["eager", "folded"], "repeats": 3, "warmup": 1, "batch_sizes": [1, 2], "seconds": 0.05},
-    "fuse": {"n_resamples": 200},
+    "fuse": {"n_resamples": 200, "n_trials": 20, "n_folds": 2},
 }
 
 
@@ -86,7 +86,7 @@ ARGUMENTS = {
     ],
     "fuse": [
         *["--scores", "results/scores", "--metrics", "results/metrics/fuse.json"],
-        *["--study", "results/fuse/study.log", "--plots", "results/plots/fuse"],
+        *["--fusion", "results/fuse", "--plots", "results/plots/fuse"],
     ],
     "report": [
         *["--models", "models", "--metrics", "results/metrics", "--plots", "results/plots"],

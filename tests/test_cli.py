@@ -1,6 +1,5 @@
 """The command `avrecog`, called in this process."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from ruamel.yaml import YAML
 
 import projects
 from avrecog import cli
+from avrecog.fusion_methods import read_fusion
+from avrecog.late_fusion import said_fusion
 from avrecog.metrics import top_k_accuracy
 from avrecog.scores import ScoreTable, write_scores
 from clips import make_tone, make_video
@@ -35,8 +36,8 @@ def test_predict_says_the_right_class_with_both_models(finished_project, capsys)
     clip = next((finished_project / "clips/high").iterdir())
     avrecog(finished_project, "predict", clip, "--top", 2)
     first, second, *rest = capsys.readouterr().out.splitlines()
-    weights = json.loads((finished_project / "results/metrics/fuse.json").read_text())["coefficients"]
-    assert first == f"{clip} ({weights['audio']:.3g} audio + {weights['rgb']:.3g} rgb)"
+    fusion = read_fusion(finished_project / "results/fuse/fusion.npz")
+    assert first == f"{clip} ({said_fusion(fusion)})"
     assert second.endswith("high")
     assert len(rest) == 1
 

@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import json
 import shlex
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from avrecog.errors import ScoreError
-from avrecog.fusion import FuseConfig
-from avrecog.late_fusion import fuse_files, fuse_models
+from avrecog.fusion import METHODS, FuseConfig
+from avrecog.fusion_files import fuse_files
+from avrecog.fusion_methods import read_fusion
+from avrecog.late_fusion import fuse_models
 from avrecog.outcome import Outcome
 from avrecog.scores import ScoreTable, read_scores, write_scores
 
@@ -38,18 +41,21 @@ def scores_dir(tmp_path_factory) -> Path:
 
 
 def run(scores_dir: Path, out: Path, n_models: int = 2, **config) -> tuple[Outcome, dict]:
-    settings = FuseConfig(**{"n_trials": 20, "n_resamples": 500, **config})
-    outcome = fuse_models(MODELS[:n_models], scores_dir, settings, out / "fuse.json", out / "study.log", out / "plots")
+    settings = FuseConfig(
+        **{"n_trials": 20, "n_folds": 2, "n_resamples": 500, "methods": ["equal", "weights"], **config}
+    )
+    outcome = fuse_models(MODELS[:n_models], scores_dir, settings, out / "fuse.json", out / "fuse", out / "plots")
     return outcome, json.loads((out / "fuse.json").read_text())
 
 
 def test_fusion_beats_the_better_model_and_the_file_has_the_keys_of_the_design(scores_dir, tmp_path):
     outcome, report = run(scores_dir, tmp_path, n_trials=101)
     assert list(report) == [
-        *("coefficients", "val", "test", "best_single", "gain", "val_reused", "n_clips", "n_left_out"),
-        *("n_trials", "seconds"),
+        *("method", "coefficients", "temperatures", "exponent", "val", "test", "best_single", "gain", "val_reused"),
+        *("n_clips", "n_left_out", "n_trials", "seconds"),
     ]
-    assert list(report["val"]) == list(report["test"]) == ["top1", "top5", "mean_class_accuracy"]
+    assert list(report["val"]) == ["top1", "top5", "mean_class_accuracy"]
+    assert list(report["test"]) == [*report["val"], "top1_ci95"]
     assert list(report["gain"]) == ["top1", "top5", "top1_ci95", "p_value"]
     assert report["best_single"]["model"] == "audio"
     assert report["val_reused"] is True
@@ -69,7 +75,7 @@ def test_fusion_beats_the_better_model_and_the_file_has_the_keys_of_the_design(s
         "trial_coefficients.rgb": 0.0,
     }
     assert [path.name for path in outcome.files] == [
-        *("fusion.png", "fusion_confusion.png", "fusion_trials.csv", "fuse.json"),
+        *("fusion.png", "fusion_confusion.png", "fusion_trials.csv", "methods.csv", "fuse.json"),
     ]
     assert all(path.is_file() for path in outcome.files)
 
@@ -80,7 +86,7 @@ def test_the_line_to_repeat_gives_the_same_numbers(scores_dir, tmp_path):
     words = shlex.split(line)
     assert words[:3] == ["avrecog", "fuse", "--scores"]
     paths, coefficients = words[3:6], [float(word) for word in words[7:]]
-    said = fuse_files([Path(path) for path in paths], coefficients, FuseConfig(n_resamples=500))
+    said = fuse_files([Path(path) for path in paths], FuseConfig(n_resamples=500), coefficients)
     assert f"fused  {report['test']['top1']:.4f}" in said.replace("fused   ", "fused ")
     assert outcome.summary.split("on test, ")[1].split(";")[0] in said
 
@@ -91,12 +97,14 @@ def test_fixed_coefficients_give_the_numbers_of_tuned_ones(scores_dir, tmp_path)
     assert {key: fixed[key] for key in ("coefficients", "val", "test", "gain")} == {
         key: tuned[key] for key in ("coefficients", "val", "test", "gain")
     }
-    assert fixed["n_trials"] == 0
+    assert fixed["method"] == "coefficients"
     assert fixed["val_reused"] is False
     assert outcome.curves == []
-    assert not (tmp_path / "b" / "study.log").exists()
-    run(scores_dir, tmp_path / "a", coefficients=tuned["coefficients"])
-    assert not (tmp_path / "a" / "study.log").exists()  # of a search that is not the result's any more
+    with (tmp_path / "b" / "plots" / "methods.csv").open() as file:  # the others stand beside them
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["equal", "weights", "coefficients"]
+    assert rows["coefficients"]["chosen"] == "True"
+    assert rows["coefficients"]["test_top1"] == str(fixed["test"]["top1"])
 
 
 @pytest.mark.parametrize("n_models", [1, 3, 4])
@@ -108,6 +116,7 @@ def test_any_number_of_models(scores_dir, tmp_path, n_models):
         assert report["coefficients"] == {"audio": 1}
         assert report["gain"] == {"top1": 0, "top5": 0, "top1_ci95": [0, 0], "p_value": 1}
         assert outcome.summary.startswith("audio 1: top-1 0.")
+        assert report["method"] == "equal"
 
 
 def test_fixed_coefficients_of_three_models_are_drawn_without_trials(scores_dir, tmp_path):
@@ -141,34 +150,87 @@ def test_a_test_file_in_the_place_of_val_is_refused(scores_dir, tmp_path):
 
 def test_a_missing_score_file_is_named(scores_dir, tmp_path):
     with pytest.raises(ScoreError, match=r"flow2/val\.npz: there is no such score file"):
-        fuse_models(["flow2"], scores_dir, FuseConfig(), tmp_path / "f.json", tmp_path / "s.log", tmp_path / "plots")
+        fuse_models(["flow2"], scores_dir, FuseConfig(), tmp_path / "f.json", tmp_path / "f", tmp_path / "plots")
 
 
-def test_the_command_tunes_on_val_only(scores_dir):
-    said = fuse_files([scores_dir / model / "val.npz" for model in MODELS[:2]], None, FuseConfig())
-    assert "101 trials on val for the best top1: audio 0." in said
+@pytest.mark.parametrize("method", ["temperature", "log_weights", "stacking"])
+def test_other_methods_are_saved_and_repeated_from_their_file(scores_dir, tmp_path, method):
+    outcome, report = run(scores_dir, tmp_path, methods=[method])
+    assert report["method"] == method
+    assert (report["coefficients"] is None) == (method == "stacking")
+    assert (report["temperatures"] is None) == (method != "temperature")
+    words = shlex.split(outcome.summary.split("repeat with: ")[1])
+    assert words[5:] == ["--fusion", str(tmp_path / "fuse" / "fusion.npz")]
+    said = fuse_files([Path(path) for path in words[3:5]], FuseConfig(n_resamples=500), fusion_file=Path(words[6]))
+    assert f"{report['test']['top1']:.4f}" in next(line for line in said.splitlines() if line.startswith("fused"))
+
+
+def test_every_method_has_a_line_with_val_beside_test(scores_dir, tmp_path):
+    _, report = run(scores_dir, tmp_path, methods=list(METHODS))
+    with (tmp_path / "plots" / "methods.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == list(METHODS)
+    (chosen,) = (row for row in rows if row["chosen"] == "True")
+    assert chosen["method"] == report["method"]
+    assert float(chosen["test_top1"]) == report["test"]["top1"]
+    assert float(chosen["test_gain"]) == report["gain"]["top1"]
+    best = max(float(row["val_held_out_top1"]) for row in rows)
+    assert float(chosen["val_held_out_top1"]) == best
+    for row in rows:
+        assert float(row["test_top1_low"]) <= float(row["test_top1"]) <= float(row["test_top1_high"])
+
+
+def test_nothing_of_test_moves_the_choice(scores_dir, tmp_path):
+    """Scores of test that would speak for another model change no coefficient."""
+    for model in MODELS[:2]:
+        for split in ("val", "test"):
+            table = read_scores(scores_dir / model / f"{split}.npz")
+            if split == "test" and model == "audio":
+                table = dataclasses.replace(table, scores=table.scores[:, ::-1].copy())
+            write_scores(tmp_path / "s" / model / f"{split}.npz", table)
+    _, before = run(scores_dir, tmp_path / "a")
+    _, after = run(tmp_path / "s", tmp_path / "b")
+    for key in ("method", "coefficients", "val"):
+        assert before[key] == after[key]
+    assert before["test"] != after["test"]
+
+
+def test_the_command_tunes_on_val_only(scores_dir, tmp_path):
+    paths = [scores_dir / model / "val.npz" for model in MODELS[:2]]
+    said = fuse_files(paths, FuseConfig(n_folds=2, n_trials=20), save=tmp_path / "f.npz")
+    assert "the best of 5 methods for top1 on val" in said
+    assert said.count("<- chosen") == 1
     assert "these numbers flatter" in said
+    assert read_fusion(tmp_path / "f.npz").models == MODELS[:2]
     with pytest.raises(ScoreError, match="scores of split test; tune on val"):
-        fuse_files([scores_dir / "audio" / "test.npz"], None, FuseConfig())
+        fuse_files([scores_dir / "audio" / "test.npz"], FuseConfig())
+
+
+def test_a_saved_fusion_of_other_models_is_refused(scores_dir, tmp_path):
+    paths = [scores_dir / model / "val.npz" for model in MODELS[:2]]
+    fuse_files(paths, FuseConfig(methods=["equal"]), save=tmp_path / "f.npz")
+    for wrong in (paths[::-1], paths[:1]):
+        with pytest.raises(ScoreError, match="fuses audio, rgb, got scores of"):
+            fuse_files(wrong, FuseConfig(), fusion_file=tmp_path / "f.npz")
 
 
 def test_the_command_wants_one_coefficient_a_file(scores_dir):
     with pytest.raises(ScoreError, match="--coefficients: expected 1, one a score file, got 2"):
-        fuse_files([scores_dir / "audio" / "test.npz"], [1, 2], FuseConfig())
+        fuse_files([scores_dir / "audio" / "test.npz"], FuseConfig(), [1, 2])
 
 
 def test_files_of_one_model_are_told_apart_by_their_paths(scores_dir, tmp_path):
     table = read_scores(scores_dir / "audio" / "test.npz")
     again = dataclasses.replace(table, scores=table.scores[:, ::-1])
     write_scores(tmp_path / "again.npz", again)
-    said = fuse_files([scores_dir / "audio" / "test.npz", tmp_path / "again.npz"], [1, 0], FuseConfig())
+    said = fuse_files([scores_dir / "audio" / "test.npz", tmp_path / "again.npz"], FuseConfig(), [1, 0])
     assert f"{tmp_path / 'again.npz'}" in said
     assert "gain: +0.000 over" in said
 
 
 def test_importing_loads_neither_optuna_nor_matplotlib_nor_torch():
     program = (
-        "import sys, avrecog.late_fusion; "
+        "import sys, avrecog.fusion_files; "
         "sys.exit(', '.join({'optuna', 'matplotlib', 'torch', 'mlflow'} & set(sys.modules)) or None)"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -120,7 +120,7 @@ def calibrated(probabilities: np.ndarray, temperatures: np.ndarray) -> np.ndarra
 
 
 def fit_temperature(log_values: np.ndarray, labels: np.ndarray) -> float:
-    """The T in [0.05, 20], to three digits, with the least log-loss of softmax(log_values / T).
+    """The T in [0.2, 5], to three digits, with the least log-loss of softmax(log_values / T).
 
     Args:
         log_values: (N, K).
@@ -131,7 +131,7 @@ def fit_temperature(log_values: np.ndarray, labels: np.ndarray) -> float:
     def loss(log_temperature: float) -> float:
         return -float(log_softmax(log_values / np.exp(log_temperature), axis=1)[clips, labels].mean())
 
-    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded", options={"xatol": 1e-5})
+    found = minimize_scalar(loss, bounds=(np.log(0.2), np.log(5)), method="bounded", options={"xatol": 1e-5})
     return float(f"{np.exp(found.x):.3g}")
 
 

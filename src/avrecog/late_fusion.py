@@ -228,9 +228,11 @@ def repeat_command(paths: Sequence[Path | str], fusion: Fusion, saved: Path | st
 
 
 def _said(report: dict[str, Any], fusion: Fusion) -> str:
-    start = f"{said_fusion(fusion)}: top-1 {report['test']['top1']:.3f} on test"
-    how = "" if report["method"] == GIVEN or len(fusion.models) == 1 else f" ({report['method']}, chosen on val)"
-    return f"{start}{how}, {said_gain(report)}" if len(fusion.models) > 1 else start
+    result = f"{said_fusion(fusion)}: top-1 {report['test']['top1']:.3f} on test"
+    if len(fusion.models) == 1:
+        return result
+    how = "" if report["method"] == GIVEN else f"{report['method']}, chosen on val: "
+    return f"{how}{result}, {said_gain(report)}"
 
 
 def _said_left_out(n_left_out: dict[str, int]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from avrecog.atomic import atomic_path
 from avrecog.config import PARAMS, read_yaml
@@ -20,6 +21,13 @@ from avrecog.errors import ConfigError
 FOLDER = Path("recipes")
 DEFAULT = "default"
 NOT_RECIPES = ("demo_clips",)  # the demo's annotation lies beside the recipes
+
+
+class _WithNull(RoundTripRepresenter):
+    """Writes null; ruamel leaves the place empty. A class of its own, since representers are registered by class."""
+
+
+_WithNull.add_representer(type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null"))
 
 
 def recipe_names() -> list[str]:
@@ -50,9 +58,7 @@ def apply_recipe(name: str, annotation: Path | None) -> str:
     yaml = YAML()
     yaml.width = 200
     yaml.preserve_quotes = True
-    yaml.representer.add_representer(  # else ruamel leaves the place empty
-        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
+    yaml.Representer = _WithNull
     after = (FOLDER / f"{DEFAULT}.yaml").read_text(encoding="utf-8")
     if recipe:
         document = yaml.load(after)

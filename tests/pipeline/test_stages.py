@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 
 import projects
 from avrecog.checkpoints import load_checkpoint
+from avrecog.fusion import METHODS
 from avrecog.scores import read_scores
 from clips import make_video, write_annotation
 
@@ -68,11 +69,11 @@ def test_the_benchmark_file_has_the_keys_of_the_contract(finished_project):
 def test_the_fusion_file_has_the_keys_of_the_contract(finished_project):
     fusion = read_json(finished_project / "results/metrics/fuse.json")
     assert fusion.keys() == {
-        *("coefficients", "val", "test", "best_single", "gain", "val_reused", "n_trials", "seconds"),
-        *("n_clips", "n_left_out"),
+        *("method", "coefficients", "val", "test", "best_single", "gain", "val_reused", "n_trials", "seconds"),
+        *("n_clips", "n_left_out", "temperatures", "exponent"),
     }
-    assert sum(fusion["coefficients"].values()) == pytest.approx(1)
-    assert fusion["test"].keys() == {"top1", "top5", "mean_class_accuracy"}
+    assert fusion["coefficients"] is None or sum(fusion["coefficients"].values()) == pytest.approx(1)
+    assert fusion["test"].keys() == {"top1", "top5", "mean_class_accuracy", "top1_ci95"}
     assert fusion["gain"].keys() == {"top1", "top5", "top1_ci95", "p_value"}
     assert fusion["val_reused"] is True
 
@@ -89,7 +90,8 @@ def test_score_files_of_all_models_hold_the_same_clips(finished_project):
 
 def test_the_zoo_has_a_row_for_each_model_and_one_for_the_fusion(finished_project):
     text = (finished_project / "results/ZOO.md").read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    zoo, methods = text.split("## Fusion methods")
+    rows = [line for line in zoo.splitlines() if line.startswith("| ")]
     assert len(rows) == 2 + 3
     assert rows[0].startswith("| config | n_fft | gpus | backbone | pretrain | top1 acc/delta | top5 acc/delta |")
     top1 = read_json(finished_project / "results/metrics/test/audio.json")["top1"]
@@ -97,6 +99,10 @@ def test_the_zoo_has_a_row_for_each_model_and_one_for_the_fusion(finished_projec
     for line in rows[2:4]:
         for target in [part.split(")")[0] for part in line.split("](../")[1:]]:
             assert (finished_project / target).exists(), target
+    names = [line.split("|")[1].strip() for line in methods.splitlines() if line.startswith("| ")]
+    assert [name.removesuffix(" *") for name in names[2:]] == list(METHODS)
+    (chosen,) = (name for name in names if name.endswith(" *"))
+    assert chosen == f"{read_json(finished_project / 'results/metrics/fuse.json')['method']} *"
 
 
 def test_every_stage_left_a_finished_run_with_time_memory_and_tags(finished_project):
@@ -228,7 +234,8 @@ def test_runs_of_an_experiment_in_another_folder_land_in_the_projects_store(proj
 def test_the_stage_ends_in_one_line_for_people_and_one_for_programs(project, capsys):
     projects.run(project, "fuse")
     *_, words, line = capsys.readouterr().out.strip().splitlines()
-    assert words.startswith("fuse: audio ")
+    assert words.startswith("fuse: ")
+    assert ", chosen on val: " in words
     assert json.loads(line)["stage"] == "fuse"
 
 
