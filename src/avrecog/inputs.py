@@ -20,6 +20,7 @@ from avrecog.errors import ConfigError, ManifestError, StoreError
 from avrecog.logmel import AudioConfig
 from avrecog.manifests.clip import Clip, clips_digest, read_labels, read_manifest, read_splits
 from avrecog.media.settings import VideoConfig
+from avrecog.models.audio_cnn import SMALLEST
 from avrecog.models.build import AudioModelConfig, ModelConfig, TsnConfig
 from avrecog.processes import processes
 from avrecog.store import ClipRows, Store
@@ -135,6 +136,13 @@ def check_front_end(model: ModelConfig, front_end: FrontEnd) -> None:
     name = {"audio": "audio", "tsn": "video"}[model.architecture]
     if needed is None:
         raise ConfigError(f"params.yaml: architecture {model.architecture} needs section `{name}`, which is null")
+    if isinstance(model, AudioModelConfig) and model.backbone == "cnn10":
+        assert front_end.audio is not None
+        if front_end.audio.logmel.n_mels < SMALLEST:
+            raise ConfigError(
+                f"params.yaml: backbone cnn10 needs {SMALLEST} mel bands, got audio.logmel.n_mels "
+                f"{front_end.audio.logmel.n_mels}"
+            )
     if isinstance(model, TsnConfig):
         assert front_end.video is not None
         stored = (front_end.video.height, front_end.video.width)

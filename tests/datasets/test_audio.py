@@ -74,6 +74,29 @@ def test_a_short_clip_stands_in_the_middle_of_silence():
         ]
 
 
+def test_a_rolled_crop_goes_on_at_the_clips_begin():
+    clips = clip_set(30, 12, 10, augment=AudioAugmentConfig(roll=True))
+    for epoch in range(20):
+        (batch,) = clips.training_batch(np.arange(3), clips.draw(0, epoch), CPU)
+        for row, clip, n_rows in zip(rows_of(batch), range(3), [30, 12, 10], strict=True):
+            first = row[0] - 100 * clip
+            assert [value - 100 * clip for value in row] == [(first + step) % n_rows for step in range(10)]
+    starts = {rows_of(clips.training_batch(np.array([0]), clips.draw(0, epoch), CPU)[0])[0][0] for epoch in range(300)}
+    assert starts == set(range(30))  # every place is a beginning
+
+
+def test_a_short_clip_is_rolled_within_its_own_length():
+    clips = clip_set(4, augment=AudioAugmentConfig(roll=True))
+    silence = float(np.float16(FRONT_END.silence))
+    seen = set()
+    for epoch in range(60):
+        (row,) = rows_of(clips.training_batch(np.array([0]), clips.draw(0, epoch), CPU)[0])
+        assert row[:3] + row[7:] == [silence] * 6
+        assert sorted(row[3:7]) == [0, 1, 2, 3]
+        seen.add(row[3])
+    assert seen == {0, 1, 2, 3}
+
+
 def test_padding_leaves_the_store_as_it_is():
     clips = clip_set(4, 5)
     before = clips._values.copy()

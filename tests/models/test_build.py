@@ -21,6 +21,7 @@ CONFIGS = {
         "width": None,
         "dropout": 0.0,
     },
+    "audio cnn10": {"architecture": "audio", "backbone": "cnn10", "depth": None, "width": 8, "dropout": 0.0},
     "tsn": {"architecture": "tsn", "backbone": "resnet10t", "width": 8, "n_segments": 2, "dropout": 0.0},
     "tsn motion": {
         "architecture": "tsn",
@@ -36,6 +37,7 @@ SHAPES = {
     "audio": (1, 48, 32),
     "audio bottleneck": (1, 64, 32),
     "audio timm": (1, 48, 32),
+    "audio cnn10": (1, 48, 32),
     "tsn": (2, 3, 32, 32),
     "tsn motion": (2, 9, 32, 32),
 }
@@ -137,7 +139,12 @@ def test_motion_sees_no_difference_in_a_still_background():
         ({"depth": 20}, "depth: expected one of 10, 18, 34, 50, 101"),
         ({"width": None}, "and a width, got 10 and None"),
         ({"backbone": "resnet18"}, "depth: expected null, and width null, with backbone resnet18"),
-        ({"init_from": "imagenet"}, "init_from: timm has no weights for this ResNet"),
+        ({"init_from": "imagenet"}, "init_from: timm has no weights for this network"),
+        ({"backbone": "cnn10"}, "depth: expected null, and a width, with backbone cnn10, got 10 and 8"),
+        (
+            {"backbone": "cnn10", "depth": None, "mel_frames": 31},
+            "mel_frames: expected 32 at least",
+        ),
         ({"architecture": "transformer"}, "architecture"),
     ],
 )
@@ -178,7 +185,9 @@ def test_weights_that_cannot_be_downloaded_are_an_error_with_the_reason(monkeypa
 
 def test_a_model_is_described_as_in_the_zoo():
     described = [describe(validate(ModelSection, config, "m")) for config in CONFIGS.values()]
-    assert described[:4] == ["ResNet10 (width 8)", "ResNet50 (width 8)", "resnet10t", "resnet10t (width 8)"]
+    assert described[:5] == [
+        *("ResNet10 (width 8)", "ResNet50 (width 8)", "resnet10t", "CNN10 (width 8)", "resnet10t (width 8)"),
+    ]
     assert describe(validate(ModelSection, {"architecture": "audio"}, "m")) == "ResNet18"
 
 

@@ -47,8 +47,16 @@ class AudioClips:
     def training_batch(self, indices: np.ndarray, draw: AudioDraw, device: torch.device) -> tuple[Tensor]:
         """Random crops of the clips `indices` (B,), augmented on the device."""
         rows = draw.rows(indices)
-        starts = random_starts(self._n_rows[indices], self.mel_frames, rows.start)
-        return (apply_audio(self._crops(indices, starts, device), rows, self.augment, self.front_end.per_db),)
+        n_rows = self._n_rows[indices]
+        starts = random_starts(n_rows, self.mel_frames, rows.start)
+        rolled = None
+        if self.augment.roll:
+            rolled, starts = (
+                np.floor(rows.start * n_rows).astype(np.int64),
+                np.minimum(n_rows - self.mel_frames, 0) // 2,
+            )
+        crops = self._crops(indices, starts, device, rolled)
+        return (apply_audio(crops, rows, self.augment, self.front_end.per_db),)
 
     def views(self, n_views: int | None) -> np.ndarray:
         """(V, 2): clip index and first mel frame of every view; None: as many as cover each clip."""
@@ -66,11 +74,16 @@ class AudioClips:
         """The views (B, 2), as they are stored."""
         return (self._crops(views[:, 0], views[:, 1], device),)
 
-    def _crops(self, indices: np.ndarray, starts: np.ndarray, device: torch.device) -> Tensor:
-        """(B, 1, mel_frames, n_mels) float32: rows outside a clip hold silence."""
+    def _crops(
+        self, indices: np.ndarray, starts: np.ndarray, device: torch.device, rolled: np.ndarray | None = None
+    ) -> Tensor:
+        """(B, 1, mel_frames, n_mels) float32: rows outside a clip hold silence; `rolled` (B,) rows come last."""
         inside = starts[:, None] + np.arange(self.mel_frames)
         n_rows = self._n_rows[indices, None]
-        values = self._values[self._start[indices, None] + np.clip(inside, 0, n_rows - 1)]
+        row = np.clip(inside, 0, n_rows - 1)
+        if rolled is not None:
+            row = (row + rolled[:, None]) % n_rows
+        values = self._values[self._start[indices, None] + row]
         outside = (inside < 0) | (inside >= n_rows)
         if outside.any():
             values[outside] = self.front_end.silence

@@ -22,6 +22,7 @@ class AudioAugmentConfig:
     """Part `audio` of train.augment: what happens to log-mel crops in training."""
 
     gain_db: NonNegativeNumber = 0.0  # level moved by up to this, either way
+    roll: Flag = False  # crops begin anywhere and go on at the clip's begin where it ends (a circular shift)
     n_frequency_masks: WholeNumber = 0  # SpecAugment
     frequency_mask: Fraction = 0.15  # widest mask, as a part of the mel bands
     n_time_masks: WholeNumber = 0

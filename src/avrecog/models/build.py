@@ -9,6 +9,7 @@ from torch import nn
 
 from avrecog.config import Count, Flag, Fraction, Text, section
 from avrecog.errors import ConfigError
+from avrecog.models.audio_cnn import SMALLEST, AudioCnn
 from avrecog.models.audio_resnet import DEPTHS, AudioResNet
 from avrecog.models.timm_audio import TimmAudio
 from avrecog.models.tsn import Tsn
@@ -20,8 +21,8 @@ class AudioModelConfig:
 
     architecture: Literal["audio"]
     depth: Count | None = 18  # of the ResNet: 10, 18, 34, 50, 101; null with another backbone
-    width: Count | None = 64  # channels of its first stage; null with another backbone
-    backbone: Text | None = None  # null: the ResNet; else a network of timm, by its name there
+    width: Count | None = 64  # channels of the first stage of the ResNet and of cnn10; null with a network of timm
+    backbone: Text | None = None  # null: the ResNet; cnn10: models/audio_cnn.py; else a network of timm, by its name
     mel_frames: Count = 128  # of a crop
     dropout: Fraction = 0.5
     init_from: Text | None = None  # null, `imagenet` (timm's weights; needs backbone), or the path of a checkpoint
@@ -31,10 +32,19 @@ class AudioModelConfig:
         if self.backbone is None and (self.depth not in DEPTHS or self.width is None):
             known = ", ".join(map(str, DEPTHS))
             raise ConfigError(f"depth: expected one of {known}, and a width, got {self.depth} and {self.width}")
-        if self.backbone is not None and (self.depth, self.width) != (None, None):
+        if self.backbone == "cnn10":
+            if self.depth is not None or self.width is None:
+                raise ConfigError(
+                    f"depth: expected null, and a width, with backbone cnn10, got {self.depth} and {self.width}"
+                )
+            if self.mel_frames < SMALLEST:
+                raise ConfigError(
+                    f"mel_frames: expected at least {SMALLEST} with backbone cnn10, got {self.mel_frames}"
+                )
+        elif self.backbone is not None and (self.depth, self.width) != (None, None):
             raise ConfigError(f"depth: expected null, and width null, with backbone {self.backbone}, which has its own")
-        if self.init_from == "imagenet" and self.backbone is None:
-            raise ConfigError("init_from: timm has no weights for this ResNet; set backbone, e.g. to resnet18")
+        if self.init_from == "imagenet" and self.backbone in (None, "cnn10"):
+            raise ConfigError("init_from: timm has no weights for this network; set backbone, e.g. to resnet18")
 
 
 @section
@@ -89,6 +99,9 @@ class PipelineConfig:
 
 
 def _audio(config: AudioModelConfig, n_classes: int, pretrained: bool) -> nn.Module:
+    if config.backbone == "cnn10":
+        assert config.width is not None
+        return AudioCnn(n_classes, config.width, config.dropout)
     if config.backbone is not None:
         return TimmAudio(config.backbone, n_classes, config.dropout, pretrained)
     assert config.depth is not None
@@ -122,8 +135,7 @@ def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False) -
 
 def describe(config: ModelConfig) -> str:
     """The backbone's name for a table: `ResNet18 (width 32)`, `resnet50`."""
-    if isinstance(config, AudioModelConfig) and config.backbone is None:
-        name, usual_width = f"ResNet{config.depth}", 64
-    else:
-        name, usual_width = str(config.backbone), None
+    own = {None: f"ResNet{config.depth}", "cnn10": "CNN10"} if isinstance(config, AudioModelConfig) else {}
+    name = own.get(config.backbone, str(config.backbone))
+    usual_width = 64 if config.backbone in own else None
     return name if config.width == usual_width else f"{name} (width {config.width})"
