@@ -169,7 +169,7 @@ def test_a_random_crop_stays_inside_the_picture(crop, min_area, max_aspect):
     rows, columns = torch.linspace(0, 1, 12), torch.linspace(0, 1, 16)
     down, right = rows[:, None].expand(12, 16), columns[None].expand(12, 16)
     given = torch.stack([down, right, down])[None, None]
-    config = VideoAugmentConfig(min_area=min_area, max_aspect=max_aspect)
+    config = VideoAugmentConfig(min_area=min_area, max_aspect=max_aspect if min_area < 1 else 1.0)
     result = apply_video(given, video_draw(1, 1, crop=np.array([crop])), config, (8, 8))[0, 0]
     for axis, coordinate in ((1, result[0]), (2, result[1])):
         line = coordinate.mean(dim=2 - axis)

@@ -38,9 +38,7 @@ class AudioModelConfig:
                     f"depth: expected null, and a width, with backbone cnn10, got {self.depth} and {self.width}"
                 )
             if self.mel_frames < SMALLEST:
-                raise ConfigError(
-                    f"mel_frames: expected at least {SMALLEST} with backbone cnn10, got {self.mel_frames}"
-                )
+                raise ConfigError(f"mel_frames: expected {SMALLEST} at least with cnn10, got {self.mel_frames}")
         elif self.backbone is not None and (self.depth, self.width) != (None, None):
             raise ConfigError(f"depth: expected null, and width null, with backbone {self.backbone}, which has its own")
         if self.init_from == "imagenet" and self.backbone in (None, "cnn10"):
