@@ -27,7 +27,7 @@ def test_a_recipe_trains(name, tmp_path, tracking_template):
     rows = []
     for index in range(24):
         label = ("high", "low")[index % 2]
-        frequency = {"high": 900.0, "low": 300.0}[label]
+        frequency = {"high": 900.0, "low": 300.0}[label] + index
         if with_picture:
             path = make_video(tmp_path / f"{index}.mp4", 50, 25, 180, 144, frequency_hz=frequency).path
         else:

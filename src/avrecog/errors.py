@@ -1,12 +1,15 @@
 """One family of errors: a class for each thing that a person can mend.
 
 A message says where, what was expected, what came and what to do. Stages and the command line print it without a
-traceback and exit with 1; anything else that escapes is a bug and shows its traceback.
+traceback and exit with 1 (with 2 where test would leak into what is chosen); anything else that escapes is a bug and
+shows its traceback.
 """
 
 
 class AvrecogError(Exception):
     """Something that the person who runs avrecog can mend."""
+
+    exit_code = 1
 
 
 class ConfigError(AvrecogError, ValueError):
@@ -15,6 +18,12 @@ class ConfigError(AvrecogError, ValueError):
 
 class ManifestError(AvrecogError):
     """An annotation, manifest, split or label file is wrong."""
+
+
+class LeakError(AvrecogError):
+    """What would be learned or chosen from clips that must stay unseen: the result would be worth nothing."""
+
+    exit_code = 2
 
 
 class MediaError(AvrecogError):

@@ -6,6 +6,7 @@ docs/errors.md is this list as a table (`make errors` writes it), test_bad_input
 import csv
 import json
 import pickle
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,9 @@ class Case:
 
     what: str
     stage: str  # that meets it
-    message: str | None  # a part of what it says, with exit code 1; None: it is taken
+    message: str | None  # a part of what it says, with the exit code; None: it is taken
     then: str = ""  # what avrecog does, where it takes it
+    exit_code: int = 1
 
 
 @dataclass(frozen=True)
@@ -370,6 +372,11 @@ def with_splits(rows: Rows) -> Rows:
     return [{**each, "split": ("train", "train", "val", "test")[index // 2 % 4]} for index, each in enumerate(rows)]
 
 
+def copied(path: str) -> str:
+    """The path of a copy beside it."""
+    return str(shutil.copy(path, Path(path).with_name("a copy.wav")))
+
+
 def has_all_rows(out: Path) -> None:
     assert len(read_manifest(out / "manifest.csv")) == 16
 
@@ -426,12 +433,33 @@ TABLES: Sequence[TableCase] = [
     TableCase(
         "pieces of one file in train and in test",
         "prepare",
-        "stands in train and in test; clips of one group",
+        "stands in train and in test (train: tone 14@0-0.6; test: other)",
         rows=lambda rows: [
             *with_splits(rows)[:-2],
             {**with_splits(rows)[-2], "start": 0, "end": 0.6, "split": "train"},
             {**with_splits(rows)[-2], "start": 0.4, "end": 1, "split": "test", "clip_id": "other"},
         ],
+        exit_code=2,
+    ),
+    TableCase(
+        "clips of one group in val and in test",
+        "prepare",
+        "group 'speaker 1' stands in val and in test (val: tone 04; test: tone 06)",
+        rows=lambda rows: [
+            {**row, "group": "speaker 1" if index in (4, 6) else f"speaker {index}x"}
+            for index, row in enumerate(with_splits(rows))
+        ],
+        exit_code=2,
+    ),
+    TableCase(
+        "the same clip in val and in test, in a copy of its file and with another group",
+        "prepare",
+        "stands in val and in test (val: tone 04; test: copy)",
+        rows=lambda rows: [
+            *({**row, "group": f"g{index}"} for index, row in enumerate(with_splits(rows))),
+            {"path": copied(rows[4]["path"]), "label": "high", "split": "test", "group": "g", "clip_id": "copy"},
+        ],
+        exit_code=2,
     ),
     TableCase(
         "splits on some rows only",

@@ -11,8 +11,8 @@ from bad_input.cases import GROUPS, Case  # noqa: E402
 HEAD = """# What avrecog says when something is wrong
 
 Made by `make errors` from the cases that `tests/bad_input` runs: each is given to the stage, which must say this, exit
-with code 1 and show no traceback, or take it as told. A clip that can't be read is skipped, counted and listed until
-there are more than `data.max_skipped`; the tests allow none, so that each is told.
+with code 1 (2 where it says so) and show no traceback, or take it as told. A clip that can't be read is skipped,
+counted and listed until there are more than `data.max_skipped`; the tests allow none, so that each is told.
 """
 
 
@@ -28,6 +28,8 @@ def _line(case: Case) -> str:
     happens = f"`{case.message}`" if case.message else case.then
     if case.message and "`" in case.message:
         happens = f"`` {case.message} ``"
+    if case.exit_code != 1:
+        happens += f", exit code {case.exit_code}"
     return f"| {case.what} | {case.stage} | {happens} |\n"
 
 

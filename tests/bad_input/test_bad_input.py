@@ -19,12 +19,12 @@ SMALL = {
 }
 
 
-def refused(folder, capsys, stage, message, model=""):
+def refused(folder, capsys, stage, message, model="", exit_code=1):
     """Run a stage that must refuse."""
     with pytest.raises(SystemExit) as stop:
         projects.run(folder, stage, model)
     told = capsys.readouterr().err
-    assert stop.value.code == 1
+    assert stop.value.code == exit_code
     assert message in told
     assert "Traceback" not in told
 
@@ -35,7 +35,7 @@ def tones(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tones")
     rows = []
     for index in range(16):
-        path = make_tone(folder / f"tone {index:02}.wav", 300.0 if index % 2 else 900.0).path
+        path = make_tone(folder / f"tone {index:02}.wav", 300.0 + index if index % 2 else 900.0 + index).path
         rows.append({"path": str(path), "label": ("high", "low")[index % 2]})
     return rows
 
@@ -72,7 +72,7 @@ def test_annotations(case, tones, folder, capsys, caplog):
         write_annotation(folder / "clips.csv", case.rows(tones))
     projects.write_params(folder, SMALL, {"data": dict(case.data or {})})
     if case.message is not None:
-        refused(folder, capsys, "prepare", case.message)
+        refused(folder, capsys, "prepare", case.message, exit_code=case.exit_code)
         return
     projects.run(folder, "prepare")
     case.check(folder / "data")

@@ -1,11 +1,12 @@
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from avrecog.errors import ConfigError, ManifestError
+from avrecog.errors import ConfigError, LeakError, ManifestError
 from avrecog.manifests.clip import Clip, read_labels, read_manifest, read_splits
 from avrecog.manifests.prepare import DataConfig, prepare
 from clips import make_labelled_folder, make_tone, make_video, write_annotation
@@ -15,8 +16,8 @@ from clips import make_labelled_folder, make_tone, make_video, write_annotation
 def media(tmp_path_factory) -> Path:
     """a.wav and b.wav of 1 s, c.mp4 with and d.mp4 without sound, broken.mp4 that is text."""
     folder = tmp_path_factory.mktemp("media")
-    for name in ("a.wav", "b.wav"):
-        make_tone(folder / name)
+    for name, frequency_hz in (("a.wav", 440.0), ("b.wav", 550.0)):
+        make_tone(folder / name, frequency_hz)
     make_video(folder / "c.mp4", n_frames=25)
     make_video(folder / "d.mp4", n_frames=10, fps=5.0, with_audio=False)
     (folder / "broken.mp4").write_text("not a film")
@@ -41,6 +42,28 @@ def spans(path: str = "a.wav", n: int = 10, **cells: Any) -> list[dict[str, Any]
         {"path": path, "label": "xy"[i % 2], "group": f"{path}{i}", "start": i / 20, "end": i / 20 + 0.05, **cells}
         for i in range(n)
     ]
+
+
+def test_copies_of_a_file_are_cut_to_one_side(tmp_path):
+    for index in range(12):
+        make_tone(tmp_path / f"{index}.wav", 300.0 + 20 * index)
+        shutil.copy(tmp_path / f"{index}.wav", tmp_path / f"copy of {index}.wav")
+    rows = [{"path": path.name, "label": "xy"[len(path.name) % 2]} for path in sorted(tmp_path.glob("*.wav"))]
+    annotation = write_annotation(tmp_path / "clips.csv", rows)
+    prepare(DataConfig(source="csv", annotation=str(annotation), val_fraction=0.3), tmp_path / "out")
+    splits = read_splits(tmp_path / "out/splits.csv")
+    assert set(splits.values()) == {"train", "val", "test"}
+    assert all(splits[str(index)] == splits[f"copy of {index}"] for index in range(12))
+
+
+def test_clips_that_overlap_in_one_file_are_the_same_clip_and_others_are_not(run):
+    rows = [{**row, "split": ("train", "train", "val", "test")[i // 2 % 4]} for i, row in enumerate(spans(n=16))]
+    run(rows)  # they touch, and may stand in different splits
+    rows[5]["end"] = rows[6]["start"] + 0.01  # of val, into the first of test
+    with pytest.raises(
+        LeakError, match=r"a.wav from 0.25 s, stands in val and in test \(val: a@0.25-0.31; test: a@0.3"
+    ):
+        run(rows)
 
 
 def test_a_folder_becomes_manifest_splits_labels_and_report(tmp_path):
@@ -101,7 +124,7 @@ def test_an_open_end_is_the_files_end_and_an_end_beyond_it_is_cut(run):
     rows = [
         *spans(n=8),
         {"path": "b.wav", "label": "x", "start": 0.75, "end": None, "group": "p"},
-        {"path": "b.wav", "label": "x", "start": None, "end": 7.0, "group": "q"},
+        {"path": "b.wav", "label": "x", "start": None, "end": 7.0, "group": "p"},
     ]
     clips = {clip.clip_id: clip for clip in read_manifest(run(rows) / "manifest.csv")}
     assert clips["b@0.75-"].stop_s == 1.0
@@ -156,7 +179,7 @@ def test_doubled_ids_are_refused_with_their_lines(run):
 
 
 def test_ids_are_paths_below_the_folder_that_all_share(run, media):
-    make_tone(media / "deep" / "e.wav")
+    make_tone(media / "deep" / "e.wav", 700.0)
     rows = [*spans("a.wav", 9), {"path": "deep/e.wav", "label": "x"}]
     ids = [clip.clip_id for clip in read_manifest(run(rows) / "manifest.csv")]
     assert ids[0] == "a@0-0.05"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avrecog.errors import ManifestError
+from avrecog.errors import LeakError, ManifestError
 from avrecog.manifests.splits import counts, make_splits
 
 
@@ -129,9 +129,18 @@ def test_splits_for_some_clips_only_are_refused():
     "changes",
     [{"annotated": ["train", "test", "val"]}, {"folds": [0, 1, 0], "test_fold": 1}],
 )
-def test_a_group_that_the_annotation_puts_on_two_sides_is_refused(changes):
-    with pytest.raises(ManifestError, match="group 'g' stands in train and in test"):
+def test_a_group_that_the_annotation_puts_on_two_sides_is_refused_with_its_clips(changes):
+    with pytest.raises(LeakError, match=r"group 'g' stands in train and in test \(train: clip0; test: clip1\)"):
         split(["a"] * 3, groups=["g", "g", "h"], **changes)
+
+
+def test_every_torn_group_is_named():
+    with pytest.raises(LeakError) as error:
+        split(["a"] * 5, groups=["g", "g", "h", "h", "h"], annotated=["val", "test", "val", "test", "train"])
+    assert "group 'g' stands in val and in test (val: clip0; test: clip1)" in str(error.value)
+    assert "group 'h' stands in train and in val and in test (train: clip4; val: clip2; test: clip3)" in str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Stage prepare: from an annotation to the manifest, the splits, the class names and a report."""
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,7 +23,7 @@ from avrecog.manifests.clip import Clip, media_path, write_manifest, write_split
 from avrecog.manifests.csv_file import read_csv
 from avrecog.manifests.demo import read_demo
 from avrecog.manifests.folder import read_folder
-from avrecog.manifests.splits import counts, make_splits
+from avrecog.manifests.splits import check_groups, counts, make_splits
 from avrecog.media.container import Probe, probe
 from avrecog.outcome import Outcome
 from avrecog.workers import n_processors
@@ -57,9 +59,12 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
 
     Raises:
         ManifestError: if the annotation is wrong, two clips have one id, or too many files can't be read.
+        LeakError: if clips of one group, or of one file and its copies, stand in two splits.
     """
-    rows = _with_groups(_read_annotation(data, out / "demo"))
-    probes = _probe_all([media_path(row.path) for row in rows])
+    annotated = _read_annotation(data, out / "demo")
+    probes = _probe_all([media_path(row.path) for row in annotated])
+    contents = _contents([media_path(row.path) for row in annotated])
+    rows = _with_groups(annotated, contents)
     clips, kept, skipped = [], [], []
     for row, clip_id, found in zip(rows, _clip_ids(rows), probes, strict=True):
         try:
@@ -87,6 +92,13 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         data.val_fraction,
         data.test_fraction,
         data.seed,
+    )
+    file_of = dict(zip(_clip_ids(rows), contents, strict=True))
+    check_groups(
+        [clip.clip_id for clip in clips],
+        _passages(clips, file_of),
+        [splits[clip.clip_id] for clip in clips],
+        "the same clip, {group},",
     )
     labels = sorted({clip.label for clip in clips})
     by_split = counts(splits, {clip.clip_id: clip.label for clip in clips})
@@ -132,15 +144,47 @@ def _read_annotation(data: DataConfig, demo_folder: Path) -> list[AnnotatedClip]
     return readers[data.source]()
 
 
-def _with_groups(rows: Sequence[AnnotatedClip]) -> list[AnnotatedClip]:
-    """The rows, those without a group in one of their own file's, however its path is written."""
-    names: dict[str, str] = {}
+def _with_groups(rows: Sequence[AnnotatedClip], contents: Sequence[str]) -> list[AnnotatedClip]:
+    """The rows, those without a group in one of their own file's, however its path is written or it was copied."""
     return [
-        row
-        if row.group
-        else dataclasses.replace(row, group=names.setdefault(os.path.realpath(media_path(row.path)), row.path))
-        for row in rows
+        row if row.group else dataclasses.replace(row, group=content)
+        for row, content in zip(rows, contents, strict=True)
     ]
+
+
+def _contents(paths: Sequence[Path]) -> list[str]:
+    """For each path the first one of the same file: under another name, or a copy, byte for byte."""
+    real = {path: os.path.realpath(path) for path in dict.fromkeys(paths)}
+    by_size: dict[int, list[str]] = defaultdict(list)
+    for name in dict.fromkeys(real.values()):
+        with contextlib.suppress(OSError):  # what is missing was found by the probe
+            by_size[os.stat(name).st_size].append(name)
+    alike = [name for names in by_size.values() if len(names) > 1 for name in names]
+    with ThreadPoolExecutor(n_processors()) as pool:
+        digests = dict(zip(alike, pool.map(_digest, alike), strict=True))
+    first: dict[str, str] = {}
+    return [first.setdefault(digests.get(real[path]) or real[path], str(path)) for path in paths]
+
+
+def _passages(clips: Sequence[Clip], file_of: Mapping[str, str]) -> list[str]:
+    """For each clip the passage of its file that it shares with the clips that overlap it: file and begin."""
+    names: dict[str, str] = {}
+    file, passage, stop_s = "", "", 0.0
+    for clip in sorted(clips, key=lambda clip: (file_of[clip.clip_id], clip.start_s)):
+        if file_of[clip.clip_id] != file or clip.start_s >= stop_s:
+            file, stop_s = file_of[clip.clip_id], 0.0
+            passage = f"{file} from {clip.start_s:g} s"
+        stop_s = max(stop_s, clip.stop_s)
+        names[clip.clip_id] = passage
+    return [names[clip.clip_id] for clip in clips]
+
+
+def _digest(path: str) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:  # can't be read: the probe says so
+        return None
 
 
 def _probe_all(paths: Sequence[Path]) -> list[Probe | MediaError]:

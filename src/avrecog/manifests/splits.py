@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from avrecog.errors import ManifestError
+from avrecog.errors import LeakError, ManifestError
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ def make_splits(
     train: seeded, whole groups only, never from test.
 
     Raises:
-        ManifestError: if only some clips have a split, the fold does not exist, a group stands on two sides, or a split
-            stays empty.
+        ManifestError: if only some clips have a split, the fold does not exist, or a split stays empty.
+        LeakError: if a group stands on two sides.
     """
     if test_fold is not None:
         if test_fold not in folds:
@@ -57,7 +57,7 @@ def make_splits(
         splits = _cut(splits, labels, groups, test_fraction, "test", np.random.default_rng([seed, 1]))
     if "val" not in splits:
         splits = _cut(splits, labels, groups, val_fraction, "val", np.random.default_rng([seed, 0]))
-    _check_groups(groups, splits)
+    check_groups(clip_ids, groups, splits, "group {group!r}")
     for name in ("train", "val", "test"):
         if name not in splits:
             raise ManifestError(
@@ -95,14 +95,45 @@ def _cut(
     return result
 
 
-def _check_groups(groups: Sequence[str], splits: Sequence[str]) -> None:
-    side: dict[str, str] = {}
-    for group, split in zip(groups, splits, strict=True):
-        if side.setdefault(group, split) != split:
-            raise ManifestError(
-                f"group {group!r} stands in {side[group]} and in {split}; clips of one group (a source recording, a "
-                f"speaker) must be on one side: correct the annotation's split, fold or group"
-            )
+def check_groups(clip_ids: Sequence[str], groups: Sequence[str], splits: Sequence[str], what: str) -> None:
+    """Refuse clips that belong together and stand in several splits.
+
+    Args:
+        clip_ids: N names.
+        groups: of each clip, what it belongs to.
+        splits: of each clip.
+        what: how a group is called: `group {group!r}`.
+
+    Raises:
+        LeakError: naming the first groups and their clips in each split.
+    """
+    members: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for clip_id, group, split in zip(clip_ids, groups, splits, strict=True):
+        members[group][split].append(clip_id)
+    torn = {group: by_split for group, by_split in members.items() if len(by_split) > 1}
+    if not torn:
+        return
+    lines = []
+    for group, by_split in sorted(torn.items())[:10]:
+        names = [name for name in ("train", "val", "test") if name in by_split]
+        sides = "; ".join(f"{name}: {_shortened(by_split[name])}" for name in names)
+        lines.append(f"{what.format(group=group)} stands in {' and in '.join(names)} ({sides})")
+    more = [f"and {len(torn) - 10} more"] if len(torn) > 10 else []
+    raise LeakError(
+        "\n  ".join(
+            [
+                "clips that belong together (of one source recording, speaker or file) must be in one split, else the "
+                "test knows what was learned; correct the annotation's split, fold or group, or drop a row:",
+                *lines,
+                *more,
+            ]
+        )
+    )
+
+
+def _shortened(clip_ids: Sequence[str]) -> str:
+    more = f" and {len(clip_ids) - 5} more" if len(clip_ids) > 5 else ""
+    return f"{', '.join(sorted(clip_ids)[:5])}{more}"
 
 
 def counts(splits: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, dict[str, int]]:
