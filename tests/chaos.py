@@ -58,6 +58,21 @@ def make_project(folder: Path) -> None:
         subprocess.run(["git", "-c", "user.name=c", "-c", "user.email=c", *command], cwd=folder, check=True)
 
 
+def dvc(folder: Path, *arguments: str) -> str:
+    """Run a dvc command that must succeed; what it printed."""
+    done = subprocess.run(
+        ["dvc", *arguments],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    assert done.returncode == 0, f"dvc {' '.join(arguments)}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
 class Repro:
     """A `dvc repro` in its own process group, followed line by line."""
 

@@ -9,23 +9,10 @@ from mlflow import MlflowClient
 
 import chaos
 import projects
+from chaos import dvc
 
 RATES = (0.005, 0.01, 0.02, 0.04)
 EPOCHS = (2, 3)
-
-
-def dvc(folder, *arguments):
-    done = subprocess.run(
-        ["dvc", *arguments],
-        cwd=folder,
-        env=chaos.ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=1500,
-        check=False,
-    )
-    assert done.returncode == 0, f"dvc {' '.join(arguments)}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    return done.stdout
 
 
 @pytest.mark.slow
