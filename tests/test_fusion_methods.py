@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
+from avrecog import fusion_choice
 from avrecog.errors import ScoreError
 from avrecog.fusion import METHODS, FuseConfig
 from avrecog.fusion_choice import Fitted, choose, fit_methods, validation_folds, worth
@@ -19,9 +20,9 @@ from avrecog.fusion_methods import (
     write_fusion,
 )
 
-CONFIG = FuseConfig(n_trials=25, n_folds=3)
+CONFIG = FuseConfig(n_trials=10, n_folds=2)
 data = st.integers(0, 10_000)
-slow_enough = settings(max_examples=8, deadline=None)
+slow_enough = settings(max_examples=5, deadline=None)
 
 
 def random_scores(seed: int, n_models: int = 2, n_clips: int = 45, n_classes: int = 4):
@@ -237,6 +238,14 @@ def test_stacking_knows_a_class_that_val_lacks():
     fused = methods["stacking"].fusion(stack)
     assert fused.shape == (45, 5)
     assert (fused.argmax(axis=1) != 4).all()
+
+
+def test_stacking_is_left_out_where_it_would_take_long_and_that_is_said(monkeypatch, caplog):
+    stack, labels, ids = random_scores(0)
+    monkeypatch.setattr(fusion_choice, "STACKING_MOST", 10)
+    assert list(fit(stack, labels, ids)) == [method for method in METHODS if method != "stacking"]
+    assert "stacking is left out: with 45 clips of 4 classes" in caplog.text
+    assert list(fit(stack, labels, ids, methods=["stacking"])) == ["stacking"]
 
 
 def test_logarithms_have_a_floor_so_that_no_model_has_a_veto():

@@ -24,7 +24,7 @@ class FuseConfig:
     """Section `fuse` of params.yaml. What the methods are stands in `fusion_methods.py`."""
 
     coefficients: dict[str, NonNegativeNumber] | None = None  # model -> weight, used as they are; null: found on val
-    methods: list[Method] = Field(default_factory=lambda: list(METHODS), min_length=1)  # compared; one of them is used
+    methods: Annotated[list[Method], Field(min_length=1)] | None = None  # compared; null: all, stacking if it is quick
     objective: Objective = "top1"  # what the choice and the search maximise on val; log_loss is minimised
     n_trials: Count = 200
     n_folds: Annotated[int, Strict(), Field(ge=2)] = 5  # of the cross-validation inside val that chooses the method
@@ -32,7 +32,7 @@ class FuseConfig:
     n_resamples: Count = 2000  # of the bootstrap
 
     def __post_init__(self) -> None:
-        if len(set(self.methods)) < len(self.methods):
+        if self.methods is not None and len(set(self.methods)) < len(self.methods):
             raise ConfigError(f"methods: expected each once, got {', '.join(self.methods)}")
         if self.coefficients is not None and not sum(self.coefficients.values()) > 0:
             raise ConfigError(f"coefficients: expected at least one above 0, got {self.coefficients}")

@@ -3,6 +3,7 @@
 The order of the clips, of the models and of the classes changes nothing. M models, N clips, K classes.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avrecog.errors import ScoreError
-from avrecog.fusion import FuseConfig, Method, Objective
+from avrecog.fusion import METHODS, FuseConfig, Method, Objective
 from avrecog.fusion_methods import (
     Fusion,
     Voices,
@@ -25,6 +26,10 @@ from avrecog.metrics import log_loss, mean_class_accuracy, top_k_accuracy
 
 if TYPE_CHECKING:
     from avrecog.tuning import Trial
+
+log = logging.getLogger(__name__)
+
+STACKING_MOST = 500_000_000  # clips x models x classes x classes: some minutes for its sixty regressions
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,7 @@ def fit_methods(
     voices = distinct_voices(stack, truth)
     folds = validation_folds(ids, truth, min(config.n_folds, len(truth)))
     methods: dict[str, Fitted] = {}
-    wanted: Sequence[Method] = config.methods if len(models) > 1 else ("equal",)
-    for method in wanted:
+    for method in _wanted(config.methods, stack):
         journal = studies / f"{method}.log" if studies is not None else None
         fusion, trials = _fit(method, stack, truth, ids, models, voices, config, journal)
         held_out = _held_out(method, stack, truth, ids, folds, models, voices, config)
@@ -101,6 +105,22 @@ def fit_methods(
             held_out_log_loss=round(log_loss(held_out, truth), 12) if held_out is not None else None,
         )
     return methods
+
+
+def _wanted(methods: Sequence[Method] | None, stack: np.ndarray) -> Sequence[Method]:
+    n_models, n_clips, n_classes = stack.shape
+    if n_models == 1:
+        return ("equal",)
+    if methods is not None:
+        return methods
+    if n_clips * n_models * n_classes**2 <= STACKING_MOST:
+        return METHODS
+    log.warning(
+        "stacking is left out: with %d clips of %d classes it would take long; name it in fuse.methods to have it",
+        n_clips,
+        n_classes,
+    )
+    return [method for method in METHODS if method != "stacking"]
 
 
 def choose(methods: dict[str, Fitted]) -> str:
