@@ -1,5 +1,6 @@
 """Where and from what a run was made: code, experiment, machine and process, as words for its tags."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -19,6 +20,12 @@ def origin_tags() -> dict[str, str]:
         PROCESS_TAG: this_process(),
     }
     return {key: value for key, value in tags.items() if value}
+
+
+def file_digest(path: Path) -> str:
+    """The digest that dvc.lock has for a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _git(*arguments: str) -> str | None:

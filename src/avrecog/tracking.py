@@ -8,7 +8,6 @@ temporary folders write there too), or wherever MLFLOW_TRACKING_URI points.
 import contextlib
 import fcntl
 import functools
-import hashlib
 import json
 import logging
 import math
@@ -25,7 +24,7 @@ from avrecog.config import Params
 from avrecog.entry import kept_log
 from avrecog.errors import AvrecogError, TrackingError
 from avrecog.outcome import Outcome
-from avrecog.provenance import PROCESS_TAG, is_gone, origin_tags
+from avrecog.provenance import PROCESS_TAG, file_digest, is_gone, origin_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -140,7 +139,7 @@ def tracked(stage: str, params: Params, model: str | None = None) -> Iterator[Ru
         KeyboardInterrupt: again, after the run is marked.
         TrackingError: if the store can't be opened.
     """
-    from avrecog.hardware import gpu_memory_mib, hardware, peak_memory_mib
+    from avrecog.hardware import gpu_memory_mib, machine_tags, peak_memory_mib
     from avrecog.processes import processes
 
     if not processes().is_first:
@@ -148,7 +147,7 @@ def tracked(stage: str, params: Params, model: str | None = None) -> Iterator[Ru
         yield _SilentRun()
         return
     began = time.perf_counter()
-    tags = origin_tags() | {"stage": stage, "hardware": hardware()} | ({"model": model} if model else {})
+    tags = origin_tags() | machine_tags() | {"stage": stage} | ({"model": model} if model else {})
     with kept_log() as kept:
         client = open_store()
         run_id = _begin(client, STAGES_EXPERIMENT, f"{stage} {model}" if model else stage, params.flat(), tags)
@@ -185,9 +184,9 @@ def comparable_rows() -> Iterator[Callable[..., None]]:
     Raises:
         TrackingError: if the store can't be opened or written.
     """
-    from avrecog.hardware import hardware
+    from avrecog.hardware import machine_tags
 
-    client, origin = open_store(), origin_tags() | {"hardware": hardware()}
+    client, origin = open_store(), origin_tags() | machine_tags()
     begun: list[str] = []
 
     def log_row(
@@ -363,9 +362,9 @@ def _log_manifest(client: "MlflowClient", run_id: str, manifest: Path) -> None:
     """The manifest as a dataset, with the digest that dvc.lock has for it."""
     from mlflow.entities import Dataset, DatasetInput
 
-    digest = hashlib.md5(manifest.read_bytes(), usedforsecurity=False).hexdigest()
     source = json.dumps({"uri": str(manifest.resolve())})
-    client.log_inputs(run_id, datasets=[DatasetInput(Dataset("manifest", digest, "local", source), tags=[])])
+    dataset = Dataset("manifest", file_digest(manifest), "local", source)
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=[])])
 
 
 def _batches(curves: Sequence[tuple[int, Mapping[str, float]]]) -> "Iterator[list[Metric]]":
