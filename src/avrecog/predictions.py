@@ -113,6 +113,26 @@ def read_predictions(source: Path | str) -> Predictions:
     )
 
 
+def shares_correct(tables: Sequence[Predictions]) -> tuple[dict[str, str], dict[str, float]]:
+    """What each clip is, and the share of the tables that are right about it, of those that have it.
+
+    Returns: clip id -> label, and clip id -> share in [0, 1], both sorted by clip id.
+
+    Raises:
+        ScoreError: if a clip has two labels.
+    """
+    labels: dict[str, str] = {}
+    hits: dict[str, list[bool]] = {}
+    for table in tables:
+        rows = (table.clip_ids.tolist(), table.labels.tolist(), table.correct.tolist())
+        for clip_id, label, correct in zip(*rows, strict=True):
+            if labels.setdefault(clip_id, label) != label:
+                raise ScoreError(f"clip {clip_id!r} is {labels[clip_id]!r} in one run and {label!r} in another")
+            hits.setdefault(clip_id, []).append(correct)
+    ids = sorted(hits)
+    return {clip_id: labels[clip_id] for clip_id in ids}, {c: sum(hits[c]) / len(hits[c]) for c in ids}
+
+
 def _read(path: Path) -> str:
     try:
         n_bytes = path.stat().st_size

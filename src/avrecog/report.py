@@ -41,7 +41,7 @@ class LogRow(Protocol):
         metrics: dict[str, float | None],
         curves: Sequence[tuple[int, Row]],
         files: Sequence[Path],
-    ) -> None:
+    ) -> object:
         """Write it."""
         ...
 

@@ -1,4 +1,4 @@
-"""Experiment tracking: the only importer of mlflow.
+"""Experiment tracking: the only importer of mlflow, beside runs.py, which reads what this has written.
 
 Two MLflow experiments: `avrecog-stages` has a run for every execution of a stage; `avrecog` has the rows that people
 compare, written whole by stage report. The store is `mlruns/mlflow.db` of the project (DVC_ROOT, so that experiments in
@@ -178,8 +178,9 @@ def tracked(stage: str, params: Params, model: str | None = None) -> Iterator[Ru
 
 
 @contextlib.contextmanager
-def comparable_rows() -> Iterator[Callable[..., None]]:
-    """What writes a row of the experiment `avrecog`; all that the block writes are there at its end, or none.
+def comparable_rows() -> Iterator[Callable[..., str]]:
+    """What writes a row of the experiment `avrecog` and returns its id; all that the block writes are there at its
+    end, or none.
 
     Raises:
         TrackingError: if the store can't be opened or written.
@@ -196,19 +197,20 @@ def comparable_rows() -> Iterator[Callable[..., None]]:
         metrics: Mapping[str, float | None],
         curves: Sequence[tuple[int, Mapping[str, float]]],
         files: Sequence[Path],
-    ) -> None:
+    ) -> str:
         run_id = _begin(client, ROWS_EXPERIMENT, name, params, origin | dict(tags))
         begun.append(run_id)
-        with _readable():
+        with readable():
             numbers = {key: value for key, value in metrics.items() if value is not None}
             for batch in _batches([(0, numbers), *curves]):
                 client.log_batch(run_id, metrics=batch)
             for path in files:
                 client.log_artifact(run_id, str(path))
+        return run_id
 
     try:
         yield log_row
-        with _readable():
+        with readable():
             for run_id in begun:
                 client.set_terminated(run_id, "FINISHED")
     except BaseException:
@@ -245,7 +247,7 @@ def ensure_store(root: Path) -> str:
     folder = root / "mlruns"
     folder.mkdir(exist_ok=True)
     database = folder / "mlflow.db"
-    with (folder / ".init.lock").open("w") as lock, _readable():
+    with (folder / ".init.lock").open("w") as lock, readable():
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not database.exists() or database.stat().st_size == 0:
             _make_database(database)
@@ -264,7 +266,7 @@ def open_store() -> "MlflowClient":
     import mlflow
     from mlflow import MlflowClient
 
-    with _readable():
+    with readable():
         mlflow.set_tracking_uri(address)  # the system metrics' monitor reads it
         client = MlflowClient(address)
         _mark_dead_runs(client)
@@ -301,7 +303,7 @@ def _begin(
     Raises:
         TrackingError: if the store can't be written.
     """
-    with _readable():
+    with readable():
         found = client.get_experiment_by_name(experiment)
         experiment_id = found.experiment_id if found else _create_experiment(client, experiment)
         run_id: str = client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
@@ -314,7 +316,7 @@ def _begin(
 
 
 @contextlib.contextmanager
-def _readable() -> Iterator[None]:
+def readable() -> Iterator[None]:
     """Within the block, what MLflow and SQLite find wrong becomes a TrackingError that names the store.
 
     Raises:
