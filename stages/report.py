@@ -19,6 +19,7 @@ from avrecog.tracking import comparable_rows, tracked
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the tables")
     parser.add_argument("--models", type=Path, required=True, help="folder of the checkpoints, one folder a model")
     parser.add_argument("--metrics", type=Path, required=True, help="folder of the metric files")
     parser.add_argument("--plots", type=Path, required=True, help="folder of the pictures")
@@ -30,7 +31,14 @@ def main() -> None:
     with sole_writer(args.out), tracked("report", params) as run, comparable_rows() as log_row:
         run.log(
             write_report(
-                params.pipeline.models, params.flat(), args.models, args.metrics, args.plots, args.out, log_row
+                params.pipeline.models,
+                params.flat(),
+                args.data,
+                args.models,
+                args.metrics,
+                args.plots,
+                args.out,
+                log_row,
             )
         )
 

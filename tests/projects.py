@@ -89,8 +89,8 @@ ARGUMENTS = {
         *["--fusion", "results/fuse", "--plots", "results/plots/fuse"],
     ],
     "report": [
-        *["--models", "models", "--metrics", "results/metrics", "--plots", "results/plots"],
-        *["--out", "results/ZOO.md"],
+        *["--data", "data", "--models", "models", "--metrics", "results/metrics"],
+        *["--plots", "results/plots", "--out", "results/ZOO.md"],
     ],
 }
 

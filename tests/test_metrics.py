@@ -108,6 +108,16 @@ def test_bootstrap_of_equal_models_is_a_point():
     assert metrics.bootstrap_gain(correct, correct) == (0, 0)
 
 
+def test_the_interval_of_shares_equals_resampling_the_clips():
+    rng = np.random.default_rng(0)
+    a, b = (rng.random((3, 150)) < 0.8).mean(0), (rng.random((3, 150)) < 0.6).mean(0)
+    gains = [(a - b)[rng.integers(0, 150, 150)].mean() for _ in range(20_000)]
+    found = metrics.bootstrap_difference(a, b, 20_000, 0)
+    assert found == pytest.approx(np.percentile(gains, [2.5, 97.5]), abs=0.004)
+    one = metrics.bootstrap_difference(a > 0.5, b > 0.5, 20_000, 0)
+    assert one == pytest.approx(metrics.bootstrap_gain(a > 0.5, b > 0.5, 20_000, 0), abs=0.008)
+
+
 def test_bootstrap_interval_holds_the_mean():
     correct = np.arange(100) < 70
     low, high = metrics.bootstrap_interval(correct, 4000, 0)
@@ -152,6 +162,8 @@ def test_counts_below_one_are_refused():
         metrics.reliability_bins(np.eye(2), np.array([0, 1]), 0)
     with pytest.raises(ValueError, match="n_resamples: expected at least 1"):
         metrics.bootstrap_gain(np.array([True]), np.array([True]), 0)
+    with pytest.raises(ValueError, match="n_resamples: expected at least 1"):
+        metrics.bootstrap_difference(np.array([1.0]), np.array([1.0]), 0)
 
 
 def test_clips_must_pair_up():
@@ -159,3 +171,7 @@ def test_clips_must_pair_up():
         metrics.mcnemar_exact(np.array([True]), np.array([True, False]))
     with pytest.raises(ScoreError, match="expected booleans.*int64"):
         metrics.bootstrap_gain(np.array([1]), np.array([0]))
+    with pytest.raises(ScoreError, match="arrays of one length"):
+        metrics.bootstrap_difference(np.zeros(2), np.zeros(3))
+    with pytest.raises(ScoreError, match="expected finite numbers"):
+        metrics.bootstrap_difference(np.array([np.nan]), np.array([0.0]))

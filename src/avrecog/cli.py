@@ -49,6 +49,17 @@ def _parser() -> argparse.ArgumentParser:
     fuse.add_argument("--save", type=Path, help="file (.npz) to keep the fusion in")
     fuse.set_defaults(run=_fuse)
 
+    gather = commands.add_parser("gather", help="gather the rows of folds and seeds: means, spread, intervals")
+    gather.add_argument("--annotation", metavar="TEXT", help="only rows whose data.annotation holds this text")
+    gather.set_defaults(run=_gather)
+
+    compare = commands.add_parser("compare", help="say whether two results differ by more than luck, and what changed")
+    sides = "score file (.npz), predictions (.csv), MLflow run id or its beginning, or name of a DVC experiment"
+    compare.add_argument("a", metavar="A", help=sides)
+    compare.add_argument("b", metavar="B", help="the same")
+    compare.add_argument("--model", help="whose row of a run (default: the fusion's, else the only one)")
+    compare.set_defaults(run=_compare)
+
     doctor = commands.add_parser("doctor", help="say versions, devices, and what is missing")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -73,6 +84,18 @@ def _fuse(args: argparse.Namespace) -> None:
     from avrecog.fusion_files import fuse_files
 
     _say(fuse_files(args.scores, load_params(fuse=FuseConfig).fuse, args.coefficients, args.fusion, args.save))
+
+
+def _gather(args: argparse.Namespace) -> None:
+    from avrecog.gathered import gather
+
+    _say(gather(args.annotation))
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from avrecog.compared import compare
+
+    _say(compare(args.a, args.b, args.model))
 
 
 def _doctor(args: argparse.Namespace) -> None:

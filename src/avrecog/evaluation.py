@@ -24,10 +24,18 @@ from avrecog.hardware import (
 )
 from avrecog.inference import folded, load_model
 from avrecog.inputs import LabelledClips, open_split, open_store
-from avrecog.metrics import classification_metrics, confusion_matrix, per_class_table, reliability_bins
+from avrecog.metrics import (
+    bootstrap_interval,
+    classification_metrics,
+    confusion_matrix,
+    correct_clips,
+    per_class_table,
+    reliability_bins,
+)
 from avrecog.outcome import Outcome
 from avrecog.plots import plot_confusion, plot_history, plot_reliability
 from avrecog.predict import TestConfig, predict_scores
+from avrecog.predictions import FILE, write_predictions
 from avrecog.scores import ScoreTable, probabilities, write_scores
 from avrecog.training.history import read_history
 
@@ -37,8 +45,9 @@ def evaluate_model(
 ) -> Outcome:
     """Score val and test with a trained model.
 
-    Writes `scores/val.npz` and `scores/test.npz`, the metrics of test, and into `plots` the per-class table, the
-    confusion matrix, the reliability diagram and the training curves.
+    Writes `scores/val.npz` and `scores/test.npz`, the metrics of test with the few of val that people choose by, and
+    into `plots` what it said about every test clip, the per-class table, the confusion matrix, the reliability diagram
+    and the training curves.
 
     Raises:
         CheckpointError: if the checkpoint is of other classes than the manifest has.
@@ -79,9 +88,16 @@ def evaluate_model(
     table = results["test"]
     test_probabilities = probabilities(table)
     numbers = classification_metrics(test_probabilities, table.labels)
+    low, high = bootstrap_interval(correct_clips(test_probabilities, table.labels))
+    on_val = classification_metrics(probabilities(results["val"]), results["val"].labels)
+    val = {key: on_val[key] for key in ("top1", "log_loss", "n_clips")}
     ms_per_clip = seconds / len(table.labels) * 1000
     metrics = {
         **numbers,
+        "top1_ci95": [low, high],
+        "top1_low": low,  # dvc shows numbers only
+        "top1_high": high,
+        "val": val,
         "n_left_out": len(table.left_out),
         "checkpoint": config.checkpoint,
         "precision": precision,
@@ -102,6 +118,8 @@ def evaluate_model(
         f"on {metrics['device']}"
     )
     logged: dict[str, float | None] = {f"test.{key}": float(value) for key, value in numbers.items()}
+    logged |= {f"val.{key}": float(value) for key, value in val.items()}
+    logged |= {"test.top1_low": low, "test.top1_high": high}
     logged |= {"test.inference_ms_per_clip": ms_per_clip, "test.n_left_out": len(table.left_out)}
     return Outcome(summary, logged, files=files, facts={"precision": precision})
 
@@ -114,12 +132,13 @@ def _write_result_json(path: Path, table: ScoreTable) -> None:
 
 def _write_plots(plots: Path, table: ScoreTable, test_probabilities: np.ndarray, checkpoints: Path) -> list[Path]:
     plots.mkdir(parents=True, exist_ok=True)
-    files = [plots / name for name in ("per_class.csv", "confusion.png", "reliability.png", "history.png")]
+    files = [plots / name for name in ("per_class.csv", "confusion.png", "reliability.png", "history.png", FILE)]
     _write_table(files[0], per_class_table(test_probabilities, table.labels, table.classes))
     matrix = confusion_matrix(test_probabilities, table.labels)
     plot_confusion(matrix, table.classes, files[1])
     plot_reliability(reliability_bins(test_probabilities, table.labels), files[2])
     plot_history(read_history(checkpoints / "history.csv"), files[3])
+    write_predictions(files[4], table.clip_ids, table.labels, test_probabilities, table.classes)
     return files
 
 

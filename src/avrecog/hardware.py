@@ -56,6 +56,11 @@ def hardware() -> str:
     return ", ".join(parts)
 
 
+def machine_tags() -> dict[str, str]:
+    """What may move a number beside code, data and parameters, as tags: hardware, version of torch, threads."""
+    return {"hardware": hardware(), "torch": torch.__version__, "threads": str(torch.get_num_threads())}
+
+
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done all it was given."""
     if device.type == "cuda":

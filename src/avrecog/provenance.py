@@ -1,7 +1,9 @@
 """Where and from what a run was made: code, experiment, machine and process, as words for its tags."""
 
+import hashlib
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -19,6 +21,22 @@ def origin_tags() -> dict[str, str]:
         PROCESS_TAG: this_process(),
     }
     return {key: value for key, value in tags.items() if value}
+
+
+def file_digest(path: Path) -> str:
+    """The digest that dvc.lock has for a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def changed_files(before: str, after: str) -> str | None:
+    """What git says of the code between two commits; None where this repository doesn't have both."""
+    commits = (before, after)
+    if not all(re.fullmatch("[0-9a-f]{40}", commit) for commit in commits):  # a tag is anyone's text
+        return None
+    if any(_git("cat-file", "-e", f"{commit}^{{commit}}") is None for commit in commits):
+        return None
+    return _git("diff", "--stat", before, after, "--", "src", "stages")
 
 
 def _git(*arguments: str) -> str | None:

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 from avrecog.atomic import atomic_path
 from avrecog.config import flatten, read_yaml, validate
-from avrecog.errors import ScoreError
+from avrecog.errors import ManifestError, ScoreError
 from avrecog.models.build import ModelSection, describe
 from avrecog.outcome import Outcome
+from avrecog.provenance import file_digest
 from avrecog.training.history import Row, read_history
 
 COLUMNS = (
@@ -41,7 +42,7 @@ class LogRow(Protocol):
         metrics: dict[str, float | None],
         curves: Sequence[tuple[int, Row]],
         files: Sequence[Path],
-    ) -> None:
+    ) -> object:
         """Write it."""
         ...
 
@@ -61,6 +62,7 @@ class ModelResult:
 def write_report(
     models: Sequence[str],
     params: Mapping[str, Any],
+    data: Path,
     checkpoints: Path,
     metrics: Path,
     plots: Path,
@@ -72,6 +74,7 @@ def write_report(
     Args:
         models: their names.
         params: the parameters that all of them share, by dotted name; each row adds those of its models.
+        data: folder of the manifest and the splits, whose digests each row has as tags.
         checkpoints: folder of the checkpoints.
         metrics: folder of the metric files.
         plots: folder of the pictures.
@@ -80,9 +83,11 @@ def write_report(
 
     Raises:
         ScoreError: if a metric file is missing or can't be read.
+        ManifestError: if the manifest or the splits can't be read.
     """
     results = [_read_result(name, checkpoints, metrics) for name in models]
     fusion = _read_json(metrics / "fuse.json")
+    digests = _data_digests(data)
     rows = [_model_row(result) for result in results]
     if len(models) > 1:
         rows.append(_fusion_row(results, fusion))
@@ -92,8 +97,8 @@ def write_report(
         log_row(
             name=result.name,
             params={**params, **dict(flatten(result.config))},
-            tags={"model": result.name, "stage": "report"},
-            metrics=_numbers("test", result.test) | _numbers("benchmark", result.benchmark),
+            tags={"model": result.name, "stage": "report"} | digests,
+            metrics=_test_numbers(result.test) | _numbers("benchmark", result.benchmark),
             curves=[(int(row["epoch"]), {key: row[key] for key in row if key != "epoch"}) for row in result.history],
             files=sorted((plots / "test" / result.name).glob("*")) + [result.folder / "config.yaml"],
         )
@@ -102,7 +107,7 @@ def write_report(
             name="fusion",
             params={**params, **{key: value for result in results for key, value in _own_parameters(result).items()}}
             | {f"coefficients.{name}": round(value, 4) for name, value in (fusion["coefficients"] or {}).items()},
-            tags={"model": "fusion", "stage": "report", "fusion.method": fusion["method"]},
+            tags={"model": "fusion", "stage": "report", "fusion.method": fusion["method"]} | digests,
             metrics=_numbers("test", {**fusion["test"], "n_clips": fusion["n_clips"]})
             | _interval("test.top1", fusion["test"]["top1_ci95"])
             | _numbers("val", fusion["val"])
@@ -199,6 +204,7 @@ def _fused_cost(results: Sequence[ModelResult]) -> dict[str, float | None]:
         "benchmark.peak_memory_mib": max(figure["peak_memory_mib"] for figure in figures),
         "benchmark.gpu_memory_mib": max(gpu) if gpu else None,
         "benchmark.parameters": sum(figure["parameters"] for figure in figures),
+        "benchmark.macs": sum(figure["macs"] for figure in figures),  # of one view each
     }
 
 
@@ -216,6 +222,23 @@ def _numbers(prefix: str, content: dict[str, Any]) -> dict[str, float | None]:
     """The numbers of a metric file under dotted names; words and tables are left out."""
     flat = flatten({prefix: {key: value for key, value in content.items() if not isinstance(value, list)}})
     return {key: value for key, value in flat if isinstance(value, int | float) and not isinstance(value, bool)}
+
+
+def _test_numbers(test: dict[str, Any]) -> dict[str, float | None]:
+    """The numbers of a model's test, and those of its val beside them."""
+    return _numbers("test", {key: test[key] for key in test if key != "val"}) | _numbers("val", test["val"])
+
+
+def _data_digests(data: Path) -> dict[str, str]:
+    """Tags that say which clips and which splits, as dvc.lock has them.
+
+    Raises:
+        ManifestError: if a file can't be read.
+    """
+    try:
+        return {f"data.{name}": file_digest(data / f"{name}.csv") for name in ("manifest", "splits")}
+    except OSError as error:
+        raise ManifestError(f"{error.filename}: can't be read ({error.strerror}); run `dvc repro prepare`") from None
 
 
 def _gpu(memory_mib: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Experiment tracking: the only importer of mlflow.
+"""Experiment tracking: the only importer of mlflow, beside runs.py, which reads what this has written.
 
 Two MLflow experiments: `avrecog-stages` has a run for every execution of a stage; `avrecog` has the rows that people
 compare, written whole by stage report. The store is `mlruns/mlflow.db` of the project (DVC_ROOT, so that experiments in
@@ -8,7 +8,6 @@ temporary folders write there too), or wherever MLFLOW_TRACKING_URI points.
 import contextlib
 import fcntl
 import functools
-import hashlib
 import json
 import logging
 import math
@@ -25,7 +24,7 @@ from avrecog.config import Params
 from avrecog.entry import kept_log
 from avrecog.errors import AvrecogError, TrackingError
 from avrecog.outcome import Outcome
-from avrecog.provenance import PROCESS_TAG, is_gone, origin_tags
+from avrecog.provenance import PROCESS_TAG, file_digest, is_gone, origin_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -140,7 +139,7 @@ def tracked(stage: str, params: Params, model: str | None = None) -> Iterator[Ru
         KeyboardInterrupt: again, after the run is marked.
         TrackingError: if the store can't be opened.
     """
-    from avrecog.hardware import gpu_memory_mib, hardware, peak_memory_mib
+    from avrecog.hardware import gpu_memory_mib, machine_tags, peak_memory_mib
     from avrecog.processes import processes
 
     if not processes().is_first:
@@ -148,7 +147,7 @@ def tracked(stage: str, params: Params, model: str | None = None) -> Iterator[Ru
         yield _SilentRun()
         return
     began = time.perf_counter()
-    tags = origin_tags() | {"stage": stage, "hardware": hardware()} | ({"model": model} if model else {})
+    tags = origin_tags() | machine_tags() | {"stage": stage} | ({"model": model} if model else {})
     with kept_log() as kept:
         client = open_store()
         run_id = _begin(client, STAGES_EXPERIMENT, f"{stage} {model}" if model else stage, params.flat(), tags)
@@ -179,15 +178,16 @@ def tracked(stage: str, params: Params, model: str | None = None) -> Iterator[Ru
 
 
 @contextlib.contextmanager
-def comparable_rows() -> Iterator[Callable[..., None]]:
-    """What writes a row of the experiment `avrecog`; all that the block writes are there at its end, or none.
+def comparable_rows() -> Iterator[Callable[..., str]]:
+    """What writes a row of the experiment `avrecog` and returns its id; all that the block writes are there at its
+    end, or none.
 
     Raises:
         TrackingError: if the store can't be opened or written.
     """
-    from avrecog.hardware import hardware
+    from avrecog.hardware import machine_tags
 
-    client, origin = open_store(), origin_tags() | {"hardware": hardware()}
+    client, origin = open_store(), origin_tags() | machine_tags()
     begun: list[str] = []
 
     def log_row(
@@ -197,19 +197,20 @@ def comparable_rows() -> Iterator[Callable[..., None]]:
         metrics: Mapping[str, float | None],
         curves: Sequence[tuple[int, Mapping[str, float]]],
         files: Sequence[Path],
-    ) -> None:
+    ) -> str:
         run_id = _begin(client, ROWS_EXPERIMENT, name, params, origin | dict(tags))
         begun.append(run_id)
-        with _readable():
+        with readable():
             numbers = {key: value for key, value in metrics.items() if value is not None}
             for batch in _batches([(0, numbers), *curves]):
                 client.log_batch(run_id, metrics=batch)
             for path in files:
                 client.log_artifact(run_id, str(path))
+        return run_id
 
     try:
         yield log_row
-        with _readable():
+        with readable():
             for run_id in begun:
                 client.set_terminated(run_id, "FINISHED")
     except BaseException:
@@ -246,7 +247,7 @@ def ensure_store(root: Path) -> str:
     folder = root / "mlruns"
     folder.mkdir(exist_ok=True)
     database = folder / "mlflow.db"
-    with (folder / ".init.lock").open("w") as lock, _readable():
+    with (folder / ".init.lock").open("w") as lock, readable():
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not database.exists() or database.stat().st_size == 0:
             _make_database(database)
@@ -265,7 +266,7 @@ def open_store() -> "MlflowClient":
     import mlflow
     from mlflow import MlflowClient
 
-    with _readable():
+    with readable():
         mlflow.set_tracking_uri(address)  # the system metrics' monitor reads it
         client = MlflowClient(address)
         _mark_dead_runs(client)
@@ -302,7 +303,7 @@ def _begin(
     Raises:
         TrackingError: if the store can't be written.
     """
-    with _readable():
+    with readable():
         found = client.get_experiment_by_name(experiment)
         experiment_id = found.experiment_id if found else _create_experiment(client, experiment)
         run_id: str = client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
@@ -315,7 +316,7 @@ def _begin(
 
 
 @contextlib.contextmanager
-def _readable() -> Iterator[None]:
+def readable() -> Iterator[None]:
     """Within the block, what MLflow and SQLite find wrong becomes a TrackingError that names the store.
 
     Raises:
@@ -363,9 +364,9 @@ def _log_manifest(client: "MlflowClient", run_id: str, manifest: Path) -> None:
     """The manifest as a dataset, with the digest that dvc.lock has for it."""
     from mlflow.entities import Dataset, DatasetInput
 
-    digest = hashlib.md5(manifest.read_bytes(), usedforsecurity=False).hexdigest()
     source = json.dumps({"uri": str(manifest.resolve())})
-    client.log_inputs(run_id, datasets=[DatasetInput(Dataset("manifest", digest, "local", source), tags=[])])
+    dataset = Dataset("manifest", file_digest(manifest), "local", source)
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=[])])
 
 
 def _batches(curves: Sequence[tuple[int, Mapping[str, float]]]) -> "Iterator[list[Metric]]":

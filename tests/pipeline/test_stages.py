@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 import projects
 from avrecog.checkpoints import load_checkpoint
 from avrecog.fusion import METHODS
+from avrecog.predictions import read_predictions
 from avrecog.scores import read_scores
 from clips import make_video, write_annotation
 
@@ -50,6 +51,23 @@ def test_the_metric_file_of_a_test_has_the_keys_of_the_contract(finished_project
         "device",
     } <= metrics.keys()
     assert metrics["n_clips"] == 12
+    low, high = metrics["top1_ci95"]
+    assert (metrics["top1_low"], metrics["top1_high"]) == (low, high)
+    assert low <= metrics["top1"] <= high
+    assert metrics["val"].keys() == {"top1", "log_loss", "n_clips"}
+    val = read_scores(finished_project / "results/scores/audio/val.npz")
+    assert metrics["val"]["top1"] == np.mean(val.scores.argmax(1) == val.labels)
+    assert metrics["val"]["n_clips"] == len(val.labels)
+
+
+def test_the_predictions_are_those_of_the_score_file(finished_project):
+    table = read_predictions(finished_project / "results/plots/test/audio/predictions.csv")
+    scores = read_scores(finished_project / "results/scores/audio/test.npz")
+    classes = np.array(scores.classes)
+    assert dict(zip(table.clip_ids.tolist(), table.predicted.tolist(), strict=True)) == dict(
+        zip(scores.clip_ids.tolist(), classes[scores.scores.argmax(1)].tolist(), strict=True)
+    )
+    assert table.correct.mean() == read_json(finished_project / "results/metrics/test/audio.json")["top1"]
 
 
 def test_the_benchmark_file_has_the_keys_of_the_contract(finished_project):
@@ -115,7 +133,9 @@ def test_every_stage_left_a_finished_run_with_time_memory_and_tags(finished_proj
     for run in found:
         assert run.info.status == "FINISHED"
         assert {"wall_s", "peak_memory_mib"} <= run.data.metrics.keys()
-        assert {"stage", "hardware"} <= run.data.tags.keys()
+        assert {"stage", "hardware", "torch", "threads"} <= run.data.tags.keys()
+    (tested,) = [run for run in found if run.info.run_name == "test audio"]
+    assert {"val.top1", "val.log_loss", "test.top1_low", "test.top1_high"} <= tested.data.metrics.keys()
 
 
 def test_a_row_of_mlflow_has_curves_metrics_speed_and_memory_side_by_side(finished_project):
@@ -123,14 +143,30 @@ def test_a_row_of_mlflow_has_curves_metrics_speed_and_memory_side_by_side(finish
     assert rows.keys() == {"audio", "rgb", "fusion"}
     for row in rows.values():
         assert {"test.top1", "benchmark.videos_per_s", "benchmark.peak_memory_mib"} <= row.data.metrics.keys()
+        assert {
+            *("val.top1", "benchmark.parameters", "benchmark.macs", "benchmark.latency_ms.median"),
+        } <= row.data.metrics.keys()
+        for name in ("manifest", "splits"):
+            content = (finished_project / f"data/{name}.csv").read_bytes()
+            assert row.data.tags[f"data.{name}"] == hashlib.md5(content).hexdigest()
+        assert {"hardware", "torch", "threads"} <= row.data.tags.keys()
     audio = rows["audio"]
+    assert {"test.top1_low", "test.top1_high", "val.log_loss"} <= audio.data.metrics.keys()
+    assert "test.val.top1" not in audio.data.metrics
     assert audio.data.params["train.lr"] == "0.02"
     assert audio.data.params["models.audio.depth"] == "10"
     assert audio.data.tags["model"] == "audio"
     curve = client(finished_project).get_metric_history(audio.info.run_id, "val_top1")
     assert [point.step for point in curve] == [1, 2, 3, 4]
     names = {item.path for item in client(finished_project).list_artifacts(audio.info.run_id)}
-    assert {"confusion.png", "history.png", "reliability.png", "per_class.csv", "config.yaml"} <= names
+    assert {
+        "confusion.png",
+        "history.png",
+        "reliability.png",
+        "per_class.csv",
+        "predictions.csv",
+        "config.yaml",
+    } <= names
 
 
 def test_artifacts_lie_below_mlruns(finished_project):
