@@ -46,6 +46,14 @@ def _parser() -> argparse.ArgumentParser:
     fuse.add_argument("--coefficients", nargs="+", type=float, help="one weight a file; without them Optuna finds some")
     fuse.set_defaults(run=_fuse)
 
+    sweep = commands.add_parser(
+        "sweep", help="search parameters of params.yaml with Optuna, each trial a dvc experiment"
+    )
+    sweep.add_argument("file", type=Path, help="what to vary and what for; see sweeps/lr.yaml")
+    sweep.add_argument("--workers", type=int, default=1, help="trials at once (default: 1)")
+    sweep.add_argument("--apply", action="store_true", help="write the best trial's values into params.yaml instead")
+    sweep.set_defaults(run=_sweep)
+
     doctor = commands.add_parser("doctor", help="say versions, devices, and what is missing")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -70,6 +78,12 @@ def _fuse(args: argparse.Namespace) -> None:
     from avrecog.late_fusion import fuse_files
 
     _say(fuse_files(args.scores, args.coefficients, load_params(fuse=FuseConfig).fuse))
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    from avrecog.sweep.loop import apply_best, run_sweep
+
+    _say(apply_best(args.file) if args.apply else run_sweep(args.file, args.workers))
 
 
 def _doctor(args: argparse.Namespace) -> None:

@@ -40,7 +40,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def entry_point(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorator for a `main`: an AvrecogError becomes its message and exit code 1, a signal 128 + its number.
+    """Decorator for a `main`: an AvrecogError becomes its message and exit code, a signal 128 + its number.
 
     A disk that is full or can't be written becomes a message too.
     """
@@ -60,7 +60,7 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
             main()
         except AvrecogError as error:
             sys.stderr.write(f"error: {error}\n")
-            sys.exit(1)
+            sys.exit(error.exit_code)
         except OSError as error:
             if error.errno not in NOT_WRITABLE:
                 raise

@@ -1,12 +1,14 @@
 """One family of errors: a class for each thing that a person can mend.
 
 A message says where, what was expected, what came and what to do. Stages and the command line print it without a
-traceback and exit with 1; anything else that escapes is a bug and shows its traceback.
+traceback and exit with the class's exit code; anything else that escapes is a bug and shows its traceback.
 """
 
 
 class AvrecogError(Exception):
     """Something that the person who runs avrecog can mend."""
+
+    exit_code = 1
 
 
 class ConfigError(AvrecogError, ValueError):
@@ -51,3 +53,9 @@ class LockError(AvrecogError):
 
 class TrackingError(AvrecogError):
     """The tracking store can't be used."""
+
+
+class LeakError(AvrecogError):
+    """Something would be chosen on the test split."""
+
+    exit_code = 2

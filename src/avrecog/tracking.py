@@ -179,8 +179,8 @@ def tracked(stage: str, params: Params, model: str | None = None) -> Iterator[Ru
 
 
 @contextlib.contextmanager
-def comparable_rows() -> Iterator[Callable[..., None]]:
-    """What writes a row of the experiment `avrecog`; all that the block writes are there at its end, or none.
+def comparable_rows(experiment: str = ROWS_EXPERIMENT) -> Iterator[Callable[..., None]]:
+    """What writes a row of an experiment; all that the block writes are there at its end, or none.
 
     Raises:
         TrackingError: if the store can't be opened or written.
@@ -198,7 +198,7 @@ def comparable_rows() -> Iterator[Callable[..., None]]:
         curves: Sequence[tuple[int, Mapping[str, float]]],
         files: Sequence[Path],
     ) -> None:
-        run_id = _begin(client, ROWS_EXPERIMENT, name, params, origin | dict(tags))
+        run_id = _begin(client, experiment, name, params, origin | dict(tags))
         begun.append(run_id)
         with _readable():
             numbers = {key: value for key, value in metrics.items() if value is not None}
@@ -261,12 +261,15 @@ def open_store() -> "MlflowClient":
     Raises:
         TrackingError: if it can't be opened.
     """
+    given = "MLFLOW_TRACKING_URI" in os.environ
     address = ensure_store(project_root())
     import mlflow
     from mlflow import MlflowClient
 
     with _readable():
         mlflow.set_tracking_uri(address)  # the system metrics' monitor reads it
+        if not given:  # MLflow has put it there, where it would pass for one that a person gave
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
         client = MlflowClient(address)
         _mark_dead_runs(client)
     return client
