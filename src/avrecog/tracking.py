@@ -250,8 +250,8 @@ def ensure_store(root: Path) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not database.exists() or database.stat().st_size == 0:
             _make_database(database)
-        elif not _writes_ahead(database):  # made by `mlflow ui`
-            _write_ahead(database)
+        else:
+            _write_ahead(database)  # it may have been made by `mlflow ui`
     return f"sqlite:///{database}"
 
 
@@ -288,13 +288,10 @@ def _make_database(database: Path) -> None:
 
 
 def _write_ahead(database: Path) -> None:
+    # Only SQLite may open the file: closing it by other means takes SQLite's locks from this process, and the next one
+    # to close the database would remove the log that connections here still read.
     with contextlib.closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
-
-
-def _writes_ahead(database: Path) -> bool:
-    with database.open("rb") as file:
-        return file.read(20)[18:] == b"\x02\x02"
 
 
 def _begin(

@@ -156,8 +156,9 @@ def summary(study: SweepStudy, path: Path) -> str:
     """What came of a study, in lines."""
     records, best, config = study.records(), study.best(), study.config
     n = {state: sum(record.state == state for record in records) for state in ("COMPLETE", "PRUNED", "FAIL")}
+    counts = f"{n['COMPLETE']} trials complete, {n['PRUNED']} pruned, {n['FAIL']} failed or tried again"
     lines = [
-        f"study {config.study}: {n['COMPLETE']} trials complete, {n['PRUNED']} pruned, {n['FAIL']} failed or tried again",
+        f"study {config.study}: {counts}",
         f"journal: {study.path} (optuna-dashboard {study.path})",
     ]
     if best is None:

@@ -238,7 +238,7 @@ def check_repository() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Variables for dvc: it and the stages' python are those beside this python; nothing of an experiment that this runs in."""
+    """Variables for dvc: it and the stages' python are those beside this one, and no experiment is around it."""
     others = ("DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
     own = {key: value for key, value in os.environ.items() if key not in others}
     path = f"{Path(sys.executable).parent}{os.pathsep}{own.get('PATH', os.defpath)}"
