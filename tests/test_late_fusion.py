@@ -75,7 +75,8 @@ def test_fusion_beats_the_better_model_and_the_file_has_the_keys_of_the_design(s
         "trial_coefficients.rgb": 0.0,
     }
     assert [path.name for path in outcome.files] == [
-        *("fusion.png", "fusion_confusion.png", "fusion_trials.csv", "methods.csv", "fuse.json"),
+        *("fusion.png", "fusion_confusion.png", "fusion_trials.csv", "methods.csv", "predictions.csv"),
+        "fuse.json",
     ]
     assert all(path.is_file() for path in outcome.files)
 

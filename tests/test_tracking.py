@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
@@ -231,3 +232,28 @@ def test_a_signal_ends_a_stage_with_a_line_and_its_code(capsys, number, code):
         signal.signal(signal.SIGINT, before)
     assert stop.value.code == code
     assert "the same command goes on from here" in capsys.readouterr().err
+
+
+COUNT = "SELECT count(*) FROM runs"
+
+
+def test_opening_the_store_again_leaves_open_connections_their_locks(root):
+    """Else the next process to close the database removes the log that they read: "disk image is malformed"."""
+    with projects.inside(root):
+        client = tracking.open_store()
+        client.search_experiments()
+        tracking.open_store()
+        other = (
+            f"import sqlite3; c = sqlite3.connect({str(root / 'mlruns/mlflow.db')!r}); c.execute('{COUNT}'); c.close()"
+        )
+        subprocess.run([sys.executable, "-c", other], check=True)
+        assert (root / "mlruns/mlflow.db-wal").exists()
+
+
+def test_the_first_run_of_a_store_keeps_its_files_in_the_project(root):
+    with projects.inside(root):
+        client = tracking.open_store()
+        tracking._begin(client, "avrecog-stages", "first", {}, {})
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    location = client.get_experiment_by_name("avrecog-stages").artifact_location
+    assert location == (root / "mlruns/avrecog-stages").as_uri()

@@ -136,14 +136,14 @@ test_tuning.tune(study=Path({str(study)!r}))
     with study.open("ab") as file:
         file.write(b'{"op_code": 4, "wor')  # the kill came in the middle of a line
     assert tune(study=study) == tune()
-    again = optuna.load_study(study_name="fuse", storage=tuning._storage(study))
+    again = optuna.load_study(study_name="fuse", storage=tuning.journal_storage(study))
     assert [trial.state.name for trial in again.trials] == ["COMPLETE"] * 15
 
 
 def test_trials_left_running_by_another_tool_do_not_count(tmp_path):
     study = tmp_path / "fuse.log"
     tune(study=study, n_trials=6)
-    optuna.load_study(study_name="fuse", storage=tuning._storage(study)).ask()
+    optuna.load_study(study_name="fuse", storage=tuning.journal_storage(study)).ask()
     assert tune(study=study) == tune()
 
 

@@ -60,6 +60,14 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--model", help="whose row of a run (default: the fusion's, else the only one)")
     compare.set_defaults(run=_compare)
 
+    sweep = commands.add_parser(
+        "sweep", help="search parameters of params.yaml with Optuna, each trial a dvc experiment"
+    )
+    sweep.add_argument("file", type=Path, help="what to vary and what for; see sweeps/lr.yaml")
+    sweep.add_argument("--workers", type=int, default=1, help="trials at once (default: 1)")
+    sweep.add_argument("--apply", action="store_true", help="write the best trial's values into params.yaml instead")
+    sweep.set_defaults(run=_sweep)
+
     doctor = commands.add_parser("doctor", help="say versions, devices, and what is missing")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -96,6 +104,12 @@ def _compare(args: argparse.Namespace) -> None:
     from avrecog.compared import compare
 
     _say(compare(args.a, args.b, args.model))
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    from avrecog.sweep.loop import apply_best, run_sweep
+
+    _say(apply_best(args.file) if args.apply else run_sweep(args.file, args.workers))
 
 
 def _doctor(args: argparse.Namespace) -> None:

@@ -94,7 +94,7 @@ def _at(document: Mapping[str, Any], path: str) -> Any:
     for step in path.split("."):
         if not isinstance(here, Mapping) or step not in here:
             known = here if isinstance(here, Mapping) else {}
-            raise ConfigError(f"{path}: is missing{_suggest(step, known)}")
+            raise ConfigError(f"{path}: is missing{suggest(step, known)}")
         here = here[step]
     return here
 
@@ -200,7 +200,7 @@ def _problem(item: Any, where: str, value: Any, whole: Any) -> str:
     given = _shown(item["input"])
     discriminator = context.get("discriminator", "").strip("'")
     if kind == "unexpected_keyword_argument":
-        return f"{dotted}: unknown key{_suggest(path[-1], _keys_at(whole, path[:-1]))}"
+        return f"{dotted}: unknown key{suggest(path[-1], _keys_at(whole, path[:-1]))}"
     if kind in ("missing", "missing_argument"):
         return f"{dotted}: is missing"
     if kind in ("value_error", "assertion_error"):
@@ -272,7 +272,8 @@ def section(cls: type[T]) -> type[T]:
     return made  # type: ignore[no-any-return]
 
 
-def _suggest(key: str, known: Any) -> str:
+def suggest(key: str, known: Any) -> str:
+    """`; did you mean ...?`, or nothing where no name is near."""
     near = difflib.get_close_matches(
         key, [name for name in known if isinstance(name, str) and name != key], n=1, cutoff=0.6
     )

@@ -21,6 +21,7 @@ from avrecog.fusion_methods import Fusion, write_fusion
 from avrecog.fusion_pictures import draw_fusion
 from avrecog.metrics import bootstrap_gain, bootstrap_interval, classification_metrics, correct_clips, mcnemar_exact
 from avrecog.outcome import Outcome
+from avrecog.predictions import write_predictions
 from avrecog.scores import ScoreTable, join_scores, probabilities, read_scores
 
 REPORTED = ("top1", "top5", "mean_class_accuracy")
@@ -68,6 +69,9 @@ def fuse_models(
     ]
     plots_dir.mkdir(parents=True, exist_ok=True)
     write_methods(plots_dir / "methods.csv", rows)
+    write_predictions(
+        plots_dir / "predictions.csv", test[0].clip_ids, test[0].labels, fusion(test_stack), test[0].classes
+    )
     n_left_out = {table.model: len(table.left_out) for table in test if len(table.left_out)}
     fused_val = classification_metrics(fusion(val_stack), val[0].labels)
     report = {
@@ -94,7 +98,7 @@ def fuse_models(
             (trial.number, {"trial_value": trial.value, **_prefixed("trial_coefficients", trial.coefficients)})
             for trial in tried
         ],
-        files=[*files, plots_dir / "methods.csv", metrics_path],
+        files=[*files, plots_dir / "methods.csv", plots_dir / "predictions.csv", metrics_path],
         facts={"fusion.method": chosen},
     )
 

@@ -54,25 +54,43 @@ def apply_recipe(name: str, annotation: Path | None) -> str:
         recipe["data"] = {**recipe.get("data", {}), "annotation": str(annotation.resolve())}
     elif recipe.get("data", {}).get("source", "demo") != "demo" and "annotation" not in recipe["data"]:
         raise ConfigError(f"recipe {name}: say where the clips are: avrecog recipe {name} --annotation PATH")
-    before = PARAMS.read_text(encoding="utf-8") if PARAMS.exists() else ""
-    yaml = YAML()
-    yaml.width = 200
-    yaml.preserve_quotes = True
-    yaml.Representer = _WithNull
     after = (FOLDER / f"{DEFAULT}.yaml").read_text(encoding="utf-8")
     if recipe:
-        document = yaml.load(after)
-        _lay_over(document, recipe, f"{FOLDER}/{name}.yaml")
-        buffer = io.StringIO()
-        yaml.dump(document, buffer)
-        after = buffer.getvalue()
+        after = lay_over_text(after, recipe, f"{FOLDER}/{name}.yaml")
+    return replace_params(after) or f"params.yaml is recipe {name} already"
+
+
+def replace_params(after: str) -> str:
+    """Write params.yaml whole; the lines that differ from what stood there, or nothing where none does."""
+    before = PARAMS.read_text(encoding="utf-8") if PARAMS.exists() else ""
     with atomic_path(PARAMS) as temporary:
         temporary.write_text(after, encoding="utf-8")
     lines = difflib.unified_diff(
         before.splitlines(), after.splitlines(), "params.yaml before", "params.yaml", "", "", 0, ""
     )
-    shown = [line for line in lines if not line.startswith("@@")]
-    return "\n".join(shown) if shown else f"params.yaml is recipe {name} already"
+    return "\n".join(line for line in lines if not line.startswith("@@"))
+
+
+def lay_over_text(text: str, values: Mapping[str, Any], where: str) -> str:
+    """A YAML document with values laid over it, its comments kept.
+
+    Args:
+        text: the document.
+        values: nested as the document is; a mapping is entered, everything else replaced.
+        where: the values' file, for the error.
+
+    Raises:
+        ConfigError: if the values have a section that the document lacks.
+    """
+    yaml = YAML()
+    yaml.width = 200
+    yaml.preserve_quotes = True
+    yaml.Representer = _WithNull
+    document = yaml.load(text)
+    _lay_over(document, values, where)
+    buffer = io.StringIO()
+    yaml.dump(document, buffer)
+    return buffer.getvalue()
 
 
 def _lay_over(document: MutableMapping[str, Any], recipe: Mapping[str, Any], where: str, path: str = "") -> None:

@@ -178,9 +178,8 @@ def tracked(stage: str, params: Params, model: str | None = None) -> Iterator[Ru
 
 
 @contextlib.contextmanager
-def comparable_rows() -> Iterator[Callable[..., str]]:
-    """What writes a row of the experiment `avrecog` and returns its id; all that the block writes are there at its
-    end, or none.
+def comparable_rows(experiment: str = ROWS_EXPERIMENT) -> Iterator[Callable[..., str]]:
+    """What writes a row of an experiment and returns its id; all that the block writes are there at its end, or none.
 
     Raises:
         TrackingError: if the store can't be opened or written.
@@ -198,7 +197,7 @@ def comparable_rows() -> Iterator[Callable[..., str]]:
         curves: Sequence[tuple[int, Mapping[str, float]]],
         files: Sequence[Path],
     ) -> str:
-        run_id = _begin(client, ROWS_EXPERIMENT, name, params, origin | dict(tags))
+        run_id = _begin(client, experiment, name, params, origin | dict(tags))
         begun.append(run_id)
         with readable():
             numbers = {key: value for key, value in metrics.items() if value is not None}
@@ -251,8 +250,8 @@ def ensure_store(root: Path) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not database.exists() or database.stat().st_size == 0:
             _make_database(database)
-        elif not _writes_ahead(database):  # made by `mlflow ui`
-            _write_ahead(database)
+        else:
+            _write_ahead(database)  # it may have been made by `mlflow ui`
     return f"sqlite:///{database}"
 
 
@@ -262,12 +261,15 @@ def open_store() -> "MlflowClient":
     Raises:
         TrackingError: if it can't be opened.
     """
+    given = "MLFLOW_TRACKING_URI" in os.environ
     address = ensure_store(project_root())
     import mlflow
     from mlflow import MlflowClient
 
     with readable():
         mlflow.set_tracking_uri(address)  # the system metrics' monitor reads it
+        if not given:  # MLflow has put it there, where it would pass for one that a person gave
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
         client = MlflowClient(address)
         _mark_dead_runs(client)
     return client
@@ -286,13 +288,10 @@ def _make_database(database: Path) -> None:
 
 
 def _write_ahead(database: Path) -> None:
+    # Only SQLite may open the file: closing it by other means takes SQLite's locks from this process, and the next one
+    # to close the database would remove the log that connections here still read.
     with contextlib.closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
-
-
-def _writes_ahead(database: Path) -> bool:
-    with database.open("rb") as file:
-        return file.read(20)[18:] == b"\x02\x02"
 
 
 def _begin(

@@ -1,4 +1,4 @@
-"""Searching the coefficients of a late fusion with Optuna; the only importer of optuna.
+"""Searching the coefficients of a late fusion with Optuna; beside sweep/study.py the only importer of optuna.
 
 The sampler asks in memory, and every finished trial is appended to a journal file at once, whole: one write a trial
 instead of one for each step of it, and a kill leaves no trial half done. Each trial's sampler is seeded by the seed
@@ -84,7 +84,7 @@ def tune_coefficients(
     first = _first_points(len(models))
     n_trials = max(config.n_trials, len(models) + 1)  # equal weights and each model alone, whatever n_trials says
     n_trials = min(n_trials, len(first)) if len(models) <= 2 else n_trials
-    with _quiet(), contextlib.ExitStack() as stack:
+    with quiet(), contextlib.ExitStack() as stack:
         if study_path is None:
             journal = optuna.create_study(direction="maximize")
         else:
@@ -161,26 +161,27 @@ def _coefficients(raw: np.ndarray) -> np.ndarray:
 def _open_study(path: Path, digest: str) -> optuna.Study:
     """The study in the journal at `path`, or a new one if it is missing, damaged or was made from something else."""
     if path.exists():
-        _drop_cut_off_line(path)
+        drop_cut_off_line(path)
         try:
-            study = optuna.load_study(study_name="fuse", storage=_storage(path))
+            study = optuna.load_study(study_name="fuse", storage=journal_storage(path))
             if study.user_attrs.get("digest") == digest:
                 return study
             logger.warning("%s: made from other scores, models, objective or seed; the search begins anew", path)
         except (ValueError, KeyError) as error:  # a damaged line; no study of this name
             logger.warning("%s: not a study that can be gone on with (%s); the search begins anew", path, error)
         path.unlink()
-    study = optuna.create_study(study_name="fuse", storage=_storage(path), direction="maximize")
+    study = optuna.create_study(study_name="fuse", storage=journal_storage(path), direction="maximize")
     study.set_user_attr("digest", digest)
     return study
 
 
-def _storage(path: Path) -> JournalStorage:
+def journal_storage(path: Path) -> JournalStorage:
+    """Optuna's storage in the file at `path`; who writes it holds a lock of his own."""
     return JournalStorage(JournalFileBackend(str(path), lock_obj=_NoLock(str(path))))
 
 
 class _NoLock(JournalFileOpenLock):
-    """No lock for each line: `sole_writer` holds the journal, and a lock that a kill left would cost 30 s."""
+    """No lock for each line: its writer holds one already, and a lock that a kill left would cost 30 s."""
 
     def acquire(self) -> bool:
         return True
@@ -189,7 +190,7 @@ class _NoLock(JournalFileOpenLock):
         pass
 
 
-def _drop_cut_off_line(path: Path) -> None:
+def drop_cut_off_line(path: Path) -> None:
     """Cut the journal after its last whole line: a kill while writing would else spoil the next one too."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
@@ -208,7 +209,7 @@ def _digest(values: np.ndarray, labels: np.ndarray, models: Sequence[str], confi
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Optuna says a line for every trial; here only warnings."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
