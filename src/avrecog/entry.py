@@ -17,6 +17,7 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a bar for each file of a few KB
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a store that is away is tried again later
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what CUDA's deterministic algorithms ask for

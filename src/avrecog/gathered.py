@@ -70,7 +70,9 @@ def page(group: Group, groups: Sequence[Group], summaries: Sequence[Summary]) ->
         notes.append(f"Incomplete: missing are {', '.join(words)}.")
     without = [summary.model for summary in summaries if not summary.pooled]
     if without:
-        notes.append(f"No interval for {', '.join(without)}: some rows keep no predictions; `dvc repro` them anew.")
+        notes.append(
+            f"No interval for {', '.join(without)}: some rows keep no predictions; run their experiments anew."
+        )
     lines = [
         f"### {heading(group, groups)}",
         *(line for note in notes for line in ("", note)),

@@ -34,6 +34,7 @@ from avrecog.manifests.prepare import DataConfig
 from avrecog.media.settings import VideoConfig
 from avrecog.models.build import ModelSection, PipelineConfig
 from avrecog.predict import TestConfig
+from avrecog.predictions import read_predictions, shares_correct
 from avrecog.scores import join_scores, probabilities, read_scores
 from avrecog.store import Store
 from avrecog.training.settings import TrainConfig, settings_in_force
@@ -110,6 +111,8 @@ def seeds(finished_project, tmp_path_factory):
     (folder / "manifest.csv").write_bytes(b"".join(lines[:5]))
     lines = (finished_project / "data/splits.csv").read_bytes().splitlines(keepends=True)
     (folder / "splits.csv").write_bytes(b"".join(lines[:5]))
+    lines = (finished_project / "results/plots/test/audio/predictions.csv").read_bytes().splitlines(keepends=True)
+    (folder / "predictions.csv").write_bytes(b"".join(lines[:5]))
     (folder / "params.yaml").write_bytes((finished_project / "params.yaml").read_bytes())
     (folder / "scores.npz").write_bytes((finished_project / "results/scores/audio/test.npz").read_bytes())
     (folder / "best.ckpt").write_bytes((finished_project / "models/audio/best.ckpt").read_bytes())
@@ -182,6 +185,7 @@ def read_params(path):
         ("annotation.csv", lambda path: read_csv(path, Path("clips"))),
         ("manifest.csv", read_manifest),
         ("splits.csv", read_splits),
+        ("predictions.csv", lambda path: shares_correct([read_predictions(path)])),
         ("params.yaml", read_params),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
