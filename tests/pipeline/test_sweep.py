@@ -1,5 +1,6 @@
 """A sweep of twelve real trainings by two workers, one of which is killed in the middle."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -45,8 +46,14 @@ def load(folder):
     return optuna.load_study(study_name="small", storage=JournalStorage(JournalFileBackend(str(path))))
 
 
-def dvc_below(pid):
-    return [p for p in psutil.Process(pid).children(recursive=True) if {"exp", "--temp"} <= set(p.cmdline())]
+def below(pid, *words):
+    """The processes below one whose command has these words."""
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            if set(words) <= set(process.cmdline()):
+                found.append(process)
+    return found
 
 
 @pytest.mark.slow
@@ -63,17 +70,20 @@ def test_twelve_trials_are_complete_though_a_worker_is_killed(tmp_path):
     edited = (folder / "params.yaml").read_text() + "# not committed\n"
     (folder / "params.yaml").write_text(edited)
     first = start(folder, "--workers", "2")
-    helper = None
-    while helper is None or not dvc_below(helper.pid) or len(load(folder).trials) < 4:
-        time.sleep(1)
-        assert first.poll() is None
-        children = psutil.Process(first.pid).children()
-        helper = next((child for child in children if "avrecog.cli" in child.cmdline()), None)
-    (orphan,) = dvc_below(helper.pid)
-    os.kill(helper.pid, signal.SIGKILL)
-    gone, _ = psutil.wait_procs([orphan], timeout=60)
-    assert gone, "the killed worker's dvc goes on"
-    out, _ = first.communicate(timeout=3000)
+    try:
+        orphans = []
+        while not orphans or len(load(folder).trials) < 4:
+            time.sleep(0.5)
+            assert first.poll() is None
+            helpers = below(first.pid, "avrecog.cli")
+            orphans = below(helpers[0].pid, "exp", "--temp") if helpers else []
+        (helper,), (orphan,) = helpers, orphans
+        os.kill(helper.pid, signal.SIGKILL)
+        gone, _ = psutil.wait_procs([orphan], timeout=60)
+        assert gone, "the killed worker's dvc goes on"
+        out, _ = first.communicate(timeout=3000)
+    finally:
+        first.terminate()
     assert first.returncode == 0
     assert "12 trials complete, 0 pruned, 1 failed or tried again" in out
     trials = load(folder).trials

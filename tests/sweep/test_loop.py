@@ -288,3 +288,16 @@ def test_what_cannot_be_done_is_said(workshop, capsys, arguments, message):
         avrecog(workshop, *arguments)
     assert stop.value.code == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_params_yaml_that_changes_meanwhile_ends_the_sweep(workshop, monkeypatch, capsys):
+    def start(name, values, objective, folder, check):
+        text = (workshop / "params.yaml").read_text()
+        (workshop / "params.yaml").write_text(text.replace("momentum: 0.9", "momentum: 0.8"))
+        check()
+        return FakeTrial()
+
+    monkeypatch.setattr(loop, "DvcTrial", start)
+    with pytest.raises(SystemExit):
+        avrecog(workshop, "lr.yaml")
+    assert "params.yaml has changed since the sweep began" in capsys.readouterr().err
