@@ -16,8 +16,6 @@ Before anything is fitted, a model that gives every class the same probability i
 equal scores count as one (they share its weight), so neither can change a result. M models, N clips, K classes.
 """
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +27,11 @@ from scipy.special import log_softmax, softmax
 from avrecog.atomic import atomic_path
 from avrecog.errors import ScoreError
 from avrecog.fusion import METHODS, fuse, normalise
+from avrecog.scores import read_entries
 
 SMALLEST_IN_LOG = 1e-6  # a probability below this counts as this in a logarithm, so that no model has a veto
 SAME = 1e-7  # probabilities of a model that differ less say nothing
 STACKING_STRENGTHS = (0.001, 0.01, 0.1)  # scikit-learn's C, chosen by cross-validated log-loss
-MOST_BYTES = 2**30  # of a fusion file, unpacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,12 +249,9 @@ def read_fusion(path: Path) -> Fusion:
     Raises:
         ScoreError: if the file is missing, damaged or no fusion.
     """
+    advice = "make it with `dvc repro fuse`, or `avrecog fuse --save`"
+    parts = read_entries(path, "fusion file", advice)
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
-                raise ScoreError(f"{path}: unpacks to more than {MOST_BYTES:,} bytes, too many for a fusion file")
-        with np.load(path, allow_pickle=False) as loaded:
-            parts = dict(loaded)
         stacking = str(parts["method"]) == "stacking"
         return Fusion(
             method=str(parts["method"]),
@@ -267,9 +262,7 @@ def read_fusion(path: Path) -> Fusion:
             matrix=parts["matrix"].astype(np.float64) if stacking else None,
             intercept=parts["intercept"].astype(np.float64) if stacking else None,
         )
-    except FileNotFoundError:
-        raise ScoreError(f"{path}: there is no such fusion file; run `dvc repro fuse`") from None
     except ScoreError as error:
-        raise ScoreError(f"{path}: {error}; run `dvc repro fuse`") from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile, zlib.error) as error:
-        raise ScoreError(f"{path}: expected a fusion file, can't be read ({error}); run `dvc repro fuse`") from None
+        raise ScoreError(f"{path}: {error}; {advice}") from None
+    except (KeyError, ValueError, TypeError) as error:
+        raise ScoreError(f"{path}: expected a fusion file, got other entries ({error}); {advice}") from None

@@ -76,7 +76,7 @@ def read_scores(path: Path) -> ScoreTable:
     Raises:
         ScoreError: if the file is missing, damaged or isn't a valid score file.
     """
-    entries = _read_entries(path)
+    entries = read_entries(path, "score file", "make it with stage test")
     absent = [name for name in ENTRIES if name not in entries]
     if absent:
         raise ScoreError(
@@ -239,8 +239,13 @@ def _described(array: np.ndarray) -> str:
     return f"shape {array.shape} {array.dtype}"
 
 
-def _read_entries(path: Path) -> dict[str, Any]:
-    """The arrays of an .npz, each checked to be as large as the file says before it is read.
+def read_entries(path: Path, what: str, advice: str) -> dict[str, Any]:
+    """The arrays of an .npz, each checked to be as large as the file says before it is read. Never unpickles anything.
+
+    Args:
+        path: the file.
+        what: it should be, for messages.
+        advice: what to do if it is not.
 
     Raises:
         ScoreError: if the file is missing, damaged, not an .npz, or claims more than it holds.
@@ -250,17 +255,16 @@ def _read_entries(path: Path) -> dict[str, Any]:
             entries = archive.infolist()
             total = sum(entry.file_size for entry in entries)
             if total > MOST_BYTES or total > max(MOST_UNPACKED * path.stat().st_size, 2**20):
-                raise ScoreError(f"{path}: unpacks to {total:,} bytes, too many for a score file")
+                raise ScoreError(f"{path}: unpacks to {total:,} bytes, too many for a {what}")
             for entry in entries:
                 _check_size(archive, entry)
         with np.load(path, allow_pickle=False) as loaded:
             return dict(loaded)
     except FileNotFoundError:
-        raise ScoreError(f"{path}: there is no such score file; make it with stage test") from None
+        raise ScoreError(f"{path}: there is no such {what}; {advice}") from None
     except UNREADABLE as error:
         raise ScoreError(
-            f"{path}: expected a score file (.npz without pickled objects), can't be read: {error}; make it with stage "
-            f"test"
+            f"{path}: expected a {what} (.npz without pickled objects), can't be read: {error}; {advice}"
         ) from None
 
 

@@ -26,6 +26,7 @@ from avrecog.checkpoints import load_checkpoint
 from avrecog.config import At, load_params
 from avrecog.errors import AvrecogError
 from avrecog.fusion import FuseConfig
+from avrecog.fusion_methods import read_fusion
 from avrecog.inference import load_model
 from avrecog.logmel import AudioConfig
 from avrecog.manifests.clip import read_manifest, read_splits
@@ -115,6 +116,7 @@ def seeds(finished_project, tmp_path_factory):
     (folder / "predictions.csv").write_bytes(b"".join(lines[:5]))
     (folder / "params.yaml").write_bytes((finished_project / "params.yaml").read_bytes())
     (folder / "scores.npz").write_bytes((finished_project / "results/scores/audio/test.npz").read_bytes())
+    (folder / "fusion.npz").write_bytes((finished_project / "results/fuse/fusion.npz").read_bytes())
     (folder / "best.ckpt").write_bytes((finished_project / "models/audio/best.ckpt").read_bytes())
     (folder / "store").mkdir()
     for name in ("values.bin", "index.csv", "store.json"):
@@ -221,6 +223,26 @@ def test_score_files(seeds, tmp_path):
             with limits.one():
                 table = read_scores(tmp_path / "a.npz")
                 probabilities(join_scores([good, table])[1])
+
+        fuzz()
+
+
+def test_fusion_files(seeds, tmp_path):
+    content = (seeds / "fusion.npz").read_bytes()
+    with np.load(io.BytesIO(content)) as file:
+        entries = dict(file)
+    stack = np.full((len(entries["models"]), 2, 3), 1 / 3, np.float32)
+    with Limits("fusion file") as limits:
+
+        @fuzzed
+        @given(st.booleans(), EDITS, st.dictionaries(st.sampled_from(sorted(entries)), STRANGE_ARRAY, max_size=2))
+        def fuzz(blind, edits, strange):
+            if blind:
+                (tmp_path / "a.npz").write_bytes(edited(content, edits))
+            else:
+                np.savez(tmp_path / "a.npz", **{**entries, **strange})
+            with limits.one():
+                read_fusion(tmp_path / "a.npz")(stack)
 
         fuzz()
 
