@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avrecog.errors import ScoreError
+from avrecog.errors import LeakError, ScoreError
 from avrecog.fusion import METHODS, FuseConfig
 from avrecog.fusion_files import fuse_files
 from avrecog.fusion_methods import read_fusion
@@ -145,7 +145,7 @@ def test_a_test_file_in_the_place_of_val_is_refused(scores_dir, tmp_path):
     for model in MODELS[:2]:
         for split in ("val", "test"):
             write_scores(tmp_path / model / f"{split}.npz", read_scores(scores_dir / model / "test.npz"))
-    with pytest.raises(ScoreError, match=r"audio/val\.npz: expected scores of split val, got test"):
+    with pytest.raises(LeakError, match=r"audio/val\.npz: expected scores of split val, got test"):
         run(tmp_path, tmp_path)
 
 
@@ -175,8 +175,8 @@ def test_every_method_has_a_line_with_val_beside_test(scores_dir, tmp_path):
     assert chosen["method"] == report["method"]
     assert float(chosen["test_top1"]) == report["test"]["top1"]
     assert float(chosen["test_gain"]) == report["gain"]["top1"]
-    best = max(float(row["val_held_out_top1"]) for row in rows)
-    assert float(chosen["val_held_out_top1"]) == best
+    best = max(float(row["val_held_out"]) for row in rows)
+    assert float(chosen["val_held_out"]) == best
     for row in rows:
         assert float(row["test_top1_low"]) <= float(row["test_top1"]) <= float(row["test_top1_high"])
 
@@ -203,7 +203,7 @@ def test_the_command_tunes_on_val_only(scores_dir, tmp_path):
     assert said.count("<- chosen") == 1
     assert "these numbers flatter" in said
     assert read_fusion(tmp_path / "f.npz").models == MODELS[:2]
-    with pytest.raises(ScoreError, match="scores of split test; tune on val"):
+    with pytest.raises(LeakError, match="scores of split test; tune on val"):
         fuse_files([scores_dir / "audio" / "test.npz"], FuseConfig())
 
 

@@ -37,7 +37,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="a trained model; repeat for several, which are fused (default: those that were tested last)",
     )
-    predict.add_argument("--coefficients", nargs="+", type=float, help="one weight a checkpoint (default: fuse.json's)")
+    predict.add_argument(
+        "--coefficients",
+        nargs="+",
+        type=float,
+        help="one weight a model (default: as stage fuse does)",
+    )
     predict.add_argument("--top", type=int, default=5, help="classes to print for each file (default: 5)")
     predict.set_defaults(run=_predict)
 

@@ -93,7 +93,7 @@ def fit_methods(
     voices = distinct_voices(stack, truth)
     folds = validation_folds(ids, truth, min(config.n_folds, len(truth)))
     methods: dict[str, Fitted] = {}
-    for method in _wanted(config.methods, stack):
+    for method in _wanted(config.methods, stack[list(voices.index)]):
         journal = studies / f"{method}.log" if studies is not None else None
         fusion, trials = _fit(method, stack, truth, ids, models, voices, config, journal)
         held_out = _held_out(method, stack, truth, ids, folds, models, voices, config)
@@ -109,10 +109,10 @@ def fit_methods(
 
 def _wanted(methods: Sequence[Method] | None, stack: np.ndarray) -> Sequence[Method]:
     n_models, n_clips, n_classes = stack.shape
-    if n_models == 1:
+    if n_models == 1:  # but for copies and models that say nothing
         return ("equal",)
     if methods is not None:
-        return methods
+        return [method for method in METHODS if method in methods]
     if n_clips * n_models * n_classes**2 <= STACKING_MOST:
         return METHODS
     log.warning(
@@ -126,7 +126,8 @@ def _wanted(methods: Sequence[Method] | None, stack: np.ndarray) -> Sequence[Met
 def choose(methods: dict[str, Fitted]) -> str:
     """The method that is worth most on held-out clips, then has the lower log-loss there, then fits fewer numbers.
 
-    One that is worth less than equal weights on the clips it was fitted on is not taken.
+    One that is worth less than equal weights on the clips it was fitted on is not taken, where equal weights are among
+    the methods.
     """
     bar = methods["equal"].value if "equal" in methods else -np.inf
     names = [name for name, fitted in methods.items() if fitted.value >= bar]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from avrecog.errors import ScoreError
+from avrecog.errors import LeakError, ScoreError
 from avrecog.fusion import FuseConfig
 from avrecog.fusion_choice import Fitted, choose, fit_methods
 from avrecog.fusion_methods import Fusion, read_fusion, write_fusion
@@ -26,8 +26,8 @@ def fuse_files(
     fitted on these files and one chosen, with the line that applies it.
 
     Raises:
-        ScoreError: if there isn't one coefficient a file, if the fusion is of other models, or if nothing is given and
-            the files are of split test.
+        ScoreError: if there isn't one coefficient a file, or the fusion is of other models.
+        LeakError: if nothing is given and the files are of split test.
     """
     tables = join_scores([read_scores(path) for path in paths])
     names = [table.model for table in tables]
@@ -46,7 +46,7 @@ def fuse_files(
         heading = f"{said_fusion(fusion)} on {split}, {len(labels):,} clips"
     else:
         if split == "test":
-            raise ScoreError(
+            raise LeakError(
                 "these are scores of split test; tune on val: give the files of val, then use --coefficients or "
                 "--fusion on those of test"
             )
@@ -87,7 +87,8 @@ def _of_these(fusion: Fusion, names: Sequence[str], path: Path) -> Fusion:
     Raises:
         ScoreError: if they are others.
     """
-    if len(fusion.models) != len(names) or (set(names) == set(fusion.models) and list(fusion.models) != list(names)):
+    overlap = set(names) & set(fusion.models)  # none: the names are paths, or one side's were renamed
+    if len(fusion.models) != len(names) or (overlap and list(fusion.models) != list(names)):
         raise ScoreError(
             f"{path}: fuses {', '.join(fusion.models)}, got scores of {', '.join(names)}; give the files in its order"
         )
@@ -96,9 +97,10 @@ def _of_these(fusion: Fusion, names: Sequence[str], path: Path) -> Fusion:
 
 def _methods_table(methods: dict[str, Fitted], chosen: str, objective: str) -> list[str]:
     width = max(len(name) for name in methods)
-    lines = [f"{'method':{width}}  {objective} here  on held-out parts"]
+    name_of = f"negative {objective}" if objective == "log_loss" else objective
+    lines = [f"{'method':{width}}  {name_of} here  on held-out parts"]
     for name, fitted in methods.items():
         held_out = "-" if fitted.held_out is None else f"{fitted.held_out:.4f}"
         mark = "  <- chosen" if name == chosen else ""
-        lines.append(f"{name:{width}}  {fitted.value:{len(objective) + 5}.4f}  {held_out:>17}{mark}")
+        lines.append(f"{name:{width}}  {fitted.value:{len(name_of) + 5}.4f}  {held_out:>17}{mark}")
     return lines

@@ -56,12 +56,16 @@ class Fusion:
             raise ScoreError(f"method: expected one of {', '.join(METHODS)}, got {self.method!r}")
         if self.weights.shape != (n,) or self.temperatures.shape != (n,) or not n:
             raise ScoreError(f"expected one weight and one temperature for each of {n} models")
-        normalise(self.weights)
-        if not (np.isfinite(self.temperatures).all() and (self.temperatures > 0).all() and self.exponent > 0):
+        if np.abs(normalise(self.weights) - self.weights).max() > 1e-9:
+            raise ScoreError(f"weights: expected a sum of 1, got {self.weights.sum():g}")
+        finite = np.isfinite(self.temperatures).all() and np.isfinite(self.exponent)
+        if not (finite and (self.temperatures > 0).all() and self.exponent > 0):
             raise ScoreError("temperatures, exponent: expected numbers above 0")
         if self.method == "stacking":
             matrix, intercept = self.matrix, self.intercept
-            if matrix is None or intercept is None or matrix.shape != (n * len(intercept), len(intercept)):
+            if matrix is None or intercept is None or intercept.ndim != 1:
+                raise ScoreError("matrix, intercept: expected those of a stacking")
+            if matrix.shape != (n * len(intercept), len(intercept)):
                 raise ScoreError(f"matrix: expected (models x classes, classes) for {n} models")
             if not (np.isfinite(matrix).all() and np.isfinite(intercept).all()):
                 raise ScoreError("matrix, intercept: expected finite numbers")

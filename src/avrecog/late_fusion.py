@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from avrecog.atomic import atomic_path
-from avrecog.errors import ScoreError
+from avrecog.errors import LeakError, ScoreError
 from avrecog.fusion import FuseConfig, normalise
 from avrecog.fusion_choice import Fitted, choose, fit_methods
 from avrecog.fusion_methods import Fusion, write_fusion
@@ -49,10 +49,18 @@ def fuse_models(
         metrics_path: the JSON file to write.
         fusion_dir: folder for `fusion.npz` and Optuna's journals, gone on with where they fit.
         plots_dir: folder for the pictures, the table of methods and the table of trials.
+
+    Raises:
+        LeakError: if a clip is in val and in test.
     """
     begin = time.perf_counter()
     val, test = (join_scores([_read_split(scores_dir / model, split) for model in models]) for split in ("val", "test"))
     val_stack, test_stack = stacked(val), stacked(test)
+    shared = np.intersect1d(val[0].clip_ids, test[0].clip_ids)
+    if len(shared):
+        raise LeakError(
+            f"{scores_dir}: clip {shared[0]} and {len(shared) - 1} more are in val and in test; run `dvc repro`"
+        )
     fusion_dir.mkdir(parents=True, exist_ok=True)
     methods = fit_methods(val_stack, val[0].labels, val[0].clip_ids.tolist(), models, config, fusion_dir)
     fusions = {name: fitted.fusion for name, fitted in methods.items()}
@@ -64,8 +72,8 @@ def fuse_models(
     shown = "weights" if chosen in ("equal", "stacking") and "weights" in fusions else chosen
     tried = methods[shown].trials if shown in methods else ()
     rows = [
-        _method_row(name, name == chosen, fusion, methods.get(name), (val_stack, val[0]), (test_stack, test[0]), config)
-        for name, fusion in fusions.items()
+        _method_row(name, name == chosen, each, methods.get(name), (val_stack, val[0]), (test_stack, test[0]), config)
+        for name, each in fusions.items()
     ]
     plots_dir.mkdir(parents=True, exist_ok=True)
     write_methods(plots_dir / "methods.csv", rows)
@@ -106,7 +114,8 @@ def fuse_models(
 def _read_split(folder: Path, split: str) -> ScoreTable:
     table = read_scores(folder / f"{split}.npz")
     if table.split != split:  # a copied test file would be tuned on
-        raise ScoreError(f"{folder / split}.npz: expected scores of split {split}, got {table.split}; run stage test")
+        kind = LeakError if table.split == "test" else ScoreError
+        raise kind(f"{folder / split}.npz: expected scores of split {split}, got {table.split}; run stage test")
     return table
 
 
@@ -180,7 +189,8 @@ def _method_row(
         "chosen": is_chosen,
         "coefficients": said_fusion(fusion),
         "val_top1": on["val"]["val"]["top1"],
-        f"val_held_out_{config.objective}": fitted.held_out if fitted else None,
+        "objective": config.objective,
+        "val_held_out": fitted.held_out if fitted else None,  # of the objective; the log-loss negated
         "val_held_out_log_loss": fitted.held_out_log_loss if fitted else None,
         "val_gain": on["val"]["gain"]["top1"],
         "test_top1": on["test"]["test"]["top1"],

@@ -82,7 +82,8 @@ def _predict_file(
         raise MediaError("; ".join(dict.fromkeys(silent)))
     (fused,) = fusion.of_those(said, np.stack(spoken))
     best = np.argsort(-fused, kind="stable")[:top]
-    who = said_fusion(fusion) if len(said) > 1 else models[said[0]].name
+    names = [models[index].name for index in said]
+    who = said_fusion(fusion) if len(said) == len(models) and len(said) > 1 else ", ".join(names)
     lines = [f"{file} ({who})", *(f"  {fused[index]:6.1%}  {models[0].classes[index]}" for index in best)]
     return "\n".join(lines)
 

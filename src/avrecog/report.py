@@ -279,21 +279,23 @@ def _methods_table(path: Path) -> list[str]:
     """The table of fusion methods that stage fuse wrote, as Markdown.
 
     Raises:
-        ScoreError: if it is missing.
+        ScoreError: if it is missing or damaged.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise ScoreError(f"{path}: can't be read ({error}); run `dvc repro fuse`") from None
-    held_out = next(key for key in rows[0] if key.startswith("val_held_out_"))
+            return _as_markdown(list(csv.DictReader(file)))
+    except (OSError, csv.Error, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise ScoreError(f"{path}: not a table of fusion methods ({error!r}); run `dvc repro fuse`") from None
+
+
+def _as_markdown(rows: Sequence[Mapping[str, str]]) -> list[str]:
     lines = [
         "## Fusion methods",
         "",
         "Each was fitted on val; the one in use (*) was chosen by its worth on held-out parts of val, and only then "
         "was test looked at. Gains are over the model that is best alone on that split: that on val flatters.",
         "",
-        f"| method | weights | val top-1 | val, held out ({held_out.removeprefix('val_held_out_')}) | gain on val | "
+        f"| method | weights | val top-1 | val, held out ({rows[0]['objective']}) | gain on val | "
         "test top-1 (95 % interval) | gain on test (95 % interval) | p |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -305,7 +307,7 @@ def _methods_table(path: Path) -> list[str]:
             row["method"] + (" *" if row["chosen"] == "True" else ""),
             row["coefficients"],
             f"{value['val_top1']:.3f}",
-            f"{value[held_out]:.3f}" if held_out in value else "-",
+            f"{value['val_held_out']:.3f}" if "val_held_out" in value else "-",
             f"{value['val_gain']:+.3f}",
             test,
             gain,

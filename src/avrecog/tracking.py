@@ -1,4 +1,4 @@
-"""Experiment tracking: the only importer of mlflow, beside runs.py, which reads what this has written.
+"""Experiment tracking with MLflow; runs.py reads what this has written, sweep/tracking.py tracks sweeps.
 
 Two MLflow experiments: `avrecog-stages` has a run for every execution of a stage; `avrecog` has the rows that people
 compare, written whole by stage report. The store is `mlruns/mlflow.db` of the project (DVC_ROOT, so that experiments in

@@ -167,7 +167,7 @@ def _open_study(path: Path, digest: str) -> optuna.Study:
             if study.user_attrs.get("digest") == digest:
                 return study
             logger.warning("%s: made from other scores, models, objective or seed; the search begins anew", path)
-        except (ValueError, KeyError) as error:  # a damaged line; no study of this name
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # a damaged line; no study of this name
             logger.warning("%s: not a study that can be gone on with (%s); the search begins anew", path, error)
         path.unlink()
     study = optuna.create_study(study_name="fuse", storage=journal_storage(path), direction="maximize")

@@ -48,13 +48,11 @@ class AudioClips:
         """Random crops of the clips `indices` (B,), augmented on the device."""
         rows = draw.rows(indices)
         n_rows = self._n_rows[indices]
-        starts = random_starts(n_rows, self.mel_frames, rows.start)
-        rolled = None
         if self.augment.roll:
-            rolled, starts = (
-                np.floor(rows.start * n_rows).astype(np.int64),
-                np.minimum(n_rows - self.mel_frames, 0) // 2,
-            )
+            rolled = np.floor(rows.start * n_rows).astype(np.int64)
+            starts = np.minimum(n_rows - self.mel_frames, 0) // 2  # 0, or centred where the clip is shorter
+        else:
+            rolled, starts = None, random_starts(n_rows, self.mel_frames, rows.start)
         crops = self._crops(indices, starts, device, rolled)
         return (apply_audio(crops, rows, self.augment, self.front_end.per_db),)
 

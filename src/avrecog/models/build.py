@@ -92,6 +92,8 @@ class PipelineConfig:
         odd = [name for name in self.models if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name)]
         if odd:  # a name becomes a folder
             raise ConfigError(f"models: expected names of letters, digits, - and _, got {odd[0]!r}")
+        if "fusion" in self.models:
+            raise ConfigError("models: expected another name than fusion, which is that of all of them together")
         if len(set(self.models)) != len(self.models):
             raise ConfigError(f"models: expected each model once, got {', '.join(self.models)}")
 
