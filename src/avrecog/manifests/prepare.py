@@ -1,6 +1,5 @@
 """Stage prepare: from an annotation to the manifest, the splits, the class names and a report."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -9,6 +8,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -63,10 +63,11 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
     """
     annotated = _read_annotation(data, out / "demo")
     probes = _probe_all([media_path(row.path) for row in annotated])
-    contents = _contents([media_path(row.path) for row in annotated])
+    contents = _contents([row.path for row in annotated])
     rows = _with_groups(annotated, contents)
     clips, kept, skipped = [], [], []
-    for row, clip_id, found in zip(rows, _clip_ids(rows), probes, strict=True):
+    ids = _clip_ids(rows)
+    for row, clip_id, found in zip(rows, ids, probes, strict=True):
         try:
             clips.append(_clip(row, clip_id, found))
             kept.append(row)
@@ -93,7 +94,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         data.test_fraction,
         data.seed,
     )
-    file_of = dict(zip(_clip_ids(rows), contents, strict=True))
+    file_of = dict(zip(ids, contents, strict=True))
     check_groups(
         [clip.clip_id for clip in clips],
         _passages(clips, file_of),
@@ -152,18 +153,41 @@ def _with_groups(rows: Sequence[AnnotatedClip], contents: Sequence[str]) -> list
     ]
 
 
-def _contents(paths: Sequence[Path]) -> list[str]:
+def _contents(paths: Sequence[str]) -> list[str]:
     """For each path the first one of the same file: under another name, or a copy, byte for byte."""
-    real = {path: os.path.realpath(path) for path in dict.fromkeys(paths)}
-    by_size: dict[int, list[str]] = defaultdict(list)
-    for name in dict.fromkeys(real.values()):
-        with contextlib.suppress(OSError):  # what is missing was found by the probe
-            by_size[os.stat(name).st_size].append(name)
-    alike = [name for names in by_size.values() if len(names) > 1 for name in names]
+    real = {path: os.path.realpath(media_path(path)) for path in dict.fromkeys(paths)}
+    groups = [list(dict.fromkeys(real.values()))]
     with ThreadPoolExecutor(n_processors()) as pool:
-        digests = dict(zip(alike, pool.map(_digest, alike), strict=True))
+        for read in (_size, _digest_of_head, _digest):  # whole files are read only where the first bytes are equal
+            finer: dict[tuple[int, str], list[str]] = defaultdict(list)
+            for number, group in enumerate(groups):
+                for name, value in zip(group, pool.map(partial(_key_of, read), group), strict=True):
+                    finer[number, value].append(name)
+            groups = [group for group in finer.values() if len(group) > 1]
+    original = {name: group[0] for group in groups for name in group}
     first: dict[str, str] = {}
-    return [first.setdefault(digests.get(real[path]) or real[path], str(path)) for path in paths]
+    return [first.setdefault(original.get(real[path], real[path]), path) for path in paths]
+
+
+def _size(path: str) -> str:
+    return str(os.stat(path).st_size)
+
+
+def _digest_of_head(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read(2**16)).hexdigest()
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _key_of(read: Callable[[str], str], path: str) -> str:
+    try:
+        return read(path)
+    except OSError:  # the probe says so; it is like no other file
+        return path
 
 
 def _passages(clips: Sequence[Clip], file_of: Mapping[str, str]) -> list[str]:
@@ -177,14 +201,6 @@ def _passages(clips: Sequence[Clip], file_of: Mapping[str, str]) -> list[str]:
         stop_s = max(stop_s, clip.stop_s)
         names[clip.clip_id] = passage
     return [names[clip.clip_id] for clip in clips]
-
-
-def _digest(path: str) -> str | None:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:  # can't be read: the probe says so
-        return None
 
 
 def _probe_all(paths: Sequence[Path]) -> list[Probe | MediaError]:
