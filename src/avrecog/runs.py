@@ -13,6 +13,7 @@ from avrecog.tracking import ROWS_EXPERIMENT, comparable_rows, open_store, proje
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's page folds a run with it below that run
 GROUP_TAG = "gathered"  # of a parent: which group it stands for
 CONTENT_TAG = "gathered.content"  # of a parent: what it was made from
+NEEDED = {"test.top1", "test.mean_class_accuracy"}  # a row without them is of no comparison
 OF_SEED = "predictions_seed"  # how a parent's files begin; the seed and .csv follow
 
 
@@ -63,7 +64,8 @@ def finished_rows() -> list[Row]:
                 [experiment.experiment_id], "attributes.status = 'FINISHED'", max_results=1000, page_token=token
             )
             for run in page:
-                if run.data.tags.get("stage") in ("report", "gather") and "model" in run.data.tags:
+                of_ours = run.data.tags.get("stage") in ("report", "gather") and "model" in run.data.tags
+                if of_ours and run.data.metrics.keys() >= NEEDED:
                     info, data = run.info, run.data
                     rows.append(
                         Row(info.run_id, data.tags["model"], info.start_time, data.params, data.tags, data.metrics)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avrecog.atomic import atomic_path
-from avrecog.tracking import STAGES_EXPERIMENT, comparable_rows, open_store
+from avrecog.errors import TrackingError
+from avrecog.tracking import STAGES_EXPERIMENT, comparable_rows, open_store, readable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,22 +32,21 @@ def validation_curve(experiment: str, metric: str) -> list[tuple[int, float]]:
         experiment: dvc's name for it.
         metric: `val_top1` or `val_loss`.
     """
-    from mlflow.exceptions import MlflowException
-
-    client = _client(Path.cwd())
     try:
-        stages = client.get_experiment_by_name(STAGES_EXPERIMENT)
-        if stages is None:
-            return []
-        runs = client.search_runs(
-            [stages.experiment_id],
-            f"tags.`dvc.exp_name` = '{experiment}' and tags.stage = 'train'",
-            max_results=1,
-            order_by=["attributes.start_time DESC"],
-        )
-        points = client.get_metric_history(runs[0].info.run_id, metric) if runs else []
-    except MlflowException as error:  # a store that is away for a while ends no trial
-        log.warning("%s: its curve can't be read now (%s)", experiment, str(error).splitlines()[0][:300])
+        client = _client(Path.cwd())
+        with readable():
+            stages = client.get_experiment_by_name(STAGES_EXPERIMENT)
+            if stages is None:
+                return []
+            runs = client.search_runs(
+                [stages.experiment_id],
+                f"tags.`dvc.exp_name` = '{experiment}' and tags.stage = 'train'",
+                max_results=1,
+                order_by=["attributes.start_time DESC"],
+            )
+            points = client.get_metric_history(runs[0].info.run_id, metric) if runs else []
+    except TrackingError as error:  # a store that is away for a while ends no trial
+        log.warning("%s: its curve can't be read now: %s", experiment, error)
         return []
     return sorted((point.step, point.value) for point in points)
 
@@ -70,8 +70,9 @@ def log_study(
     with atomic_path(table) as temporary:
         temporary.write_text(json.dumps(trials, indent=1) + "\n", encoding="utf-8")
     client = open_store()
-    stages = client.get_experiment_by_name(STAGES_EXPERIMENT)
-    before = client.search_runs([stages.experiment_id], f"tags.{STUDY_TAG} = '{study}'") if stages else []
+    with readable():
+        stages = client.get_experiment_by_name(STAGES_EXPERIMENT)
+        before = client.search_runs([stages.experiment_id], f"tags.{STUDY_TAG} = '{study}'") if stages else []
     values = {f"best.{key}": value for key, value in best["values"].items()} if best else {}
     numbers: dict[str, float | None] = {"n_complete": sum(trial["state"] == "COMPLETE" for trial in trials)}
     if best:
@@ -84,5 +85,6 @@ def log_study(
     tags = {"stage": "sweep", STUDY_TAG: study, "objective": objective}
     with comparable_rows(STAGES_EXPERIMENT) as log_run:
         log_run(study, {"objective": objective, **values}, tags, numbers, curve, [table])
-    for run in before:
-        client.delete_run(run.info.run_id)
+    with readable():
+        for run in before:
+            client.delete_run(run.info.run_id)
