@@ -191,6 +191,11 @@ def test_a_model_is_described_as_in_the_zoo():
     assert describe(validate(ModelSection, {"architecture": "audio"}, "m")) == "ResNet18"
 
 
+def test_a_model_named_like_the_fusion_is_refused():
+    with pytest.raises(ConfigError, match="models: expected another name than fusion"):
+        validate(PipelineConfig, {"models": ["audio", "fusion"]}, "pipeline")
+
+
 def test_a_model_named_twice_in_the_pipeline_is_refused():
     with pytest.raises(ConfigError, match="models: expected each model once"):
         validate(PipelineConfig, {"models": ["audio", "audio"]}, "pipeline")
