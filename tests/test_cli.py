@@ -36,7 +36,8 @@ def test_predict_says_the_right_class_with_both_models(finished_project, capsys)
     clip = next((finished_project / "clips/high").iterdir())
     avrecog(finished_project, "predict", clip, "--top", 2)
     first, second, *rest = capsys.readouterr().out.splitlines()
-    fusion = read_fusion(finished_project / "results/fuse/fusion.npz")
+    classes = (finished_project / "data/labels.txt").read_text().split()
+    fusion = read_fusion(finished_project / "results/fuse/fusion.npz", classes)
     assert first == f"{clip} ({said_fusion(fusion)})"
     assert second.endswith("high")
     assert len(rest) == 1

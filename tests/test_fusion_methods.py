@@ -183,8 +183,8 @@ def test_copies_and_silent_models_are_found():
 def test_a_fusion_survives_its_file(tmp_path, method):
     stack, labels, ids = random_scores(1)
     fusion = fit(stack, labels, ids)[method].fusion
-    write_fusion(tmp_path / "fusion.npz", fusion)
-    assert np.array_equal(read_fusion(tmp_path / "fusion.npz")(stack), fusion(stack))
+    write_fusion(tmp_path / "fusion.npz", fusion, "abcd")
+    assert np.array_equal(read_fusion(tmp_path / "fusion.npz", "abcd")(stack), fusion(stack))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -206,25 +206,29 @@ def test_a_file_that_is_no_fusion_is_refused(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ScoreError, match=message):
-        read_fusion(path)
+        read_fusion(path, "abcd")
 
 
 def test_a_fusion_file_whose_parts_do_not_fit_is_refused(tmp_path):
     path = tmp_path / "fusion.npz"
     stack, labels, ids = random_scores(1)
     good = fit(stack, labels, ids)["stacking"].fusion
-    write_fusion(path, good)
+    write_fusion(path, good, "abcd")
     parts = dict(np.load(path))
     for change, message in (
         ({"method": np.array("magic")}, "method: expected one of equal"),
         ({"matrix": np.zeros((3, 3))}, "matrix: expected"),
         ({"weights": np.array([-1.0, 2.0])}, "coefficients: expected"),
+        ({"weights": np.array([2.0, 2.0])}, "weights: expected a sum of 1, got 4"),
         ({"temperatures": np.zeros(2)}, "expected numbers above 0"),
+        ({"exponent": np.array(np.inf)}, "expected numbers above 0"),
+        ({"intercept": np.zeros((4, 1))}, "matrix, intercept: expected those of a stacking"),
+        ({"classes": np.array(["b", "a", "c", "d"])}, "was fitted on other classes than a, b, c"),
         ({"models": np.array([{}], dtype=object)}, "can't be read"),
     ):
         np.savez(path, **{**parts, **change})
         with pytest.raises(ScoreError, match=message):
-            read_fusion(path)
+            read_fusion(path, "abcd")
 
 
 def test_stacking_knows_a_class_that_val_lacks():
@@ -233,6 +237,16 @@ def test_stacking_knows_a_class_that_val_lacks():
     fused = methods["stacking"].fusion(stack)
     assert fused.shape == (45, 5)
     assert (fused.argmax(axis=1) != 4).all()
+
+
+def test_a_single_model_and_its_copy_are_one_whatever_else_could_be_fitted():
+    stack, labels, ids = random_scores(0, 1)
+    assert list(fit(stack, labels, ids)) == list(fit(np.repeat(stack, 2, axis=0), labels, ids)) == ["equal"]
+
+
+def test_ties_go_to_the_method_that_fits_fewest_numbers_in_whatever_order_they_are_named():
+    stack, labels, ids = random_scores(0)
+    assert choose(fit(stack[:, :1], labels[:1], ids[:1], methods=["stacking", "weights", "equal"])) == "equal"
 
 
 def test_stacking_is_left_out_where_it_would_take_long_and_that_is_said(monkeypatch, caplog):

@@ -55,7 +55,7 @@ def test_fusion_beats_the_better_model_and_the_file_has_the_keys_of_the_design(s
         *("n_clips", "n_left_out", "n_trials", "seconds"),
     ]
     assert list(report["val"]) == ["top1", "top5", "mean_class_accuracy"]
-    assert list(report["test"]) == [*report["val"], "top1_ci95"]
+    assert list(report["test"]) == [*report["val"], "top1_low", "top1_high"]
     assert list(report["gain"]) == ["top1", "top5", "top1_ci95", "p_value"]
     assert report["best_single"]["model"] == "audio"
     assert report["val_reused"] is True
@@ -149,6 +149,15 @@ def test_a_test_file_in_the_place_of_val_is_refused(scores_dir, tmp_path):
         run(tmp_path, tmp_path)
 
 
+def test_a_clip_in_val_and_in_test_is_refused(scores_dir, tmp_path):
+    for model in MODELS[:2]:
+        table = read_scores(scores_dir / model / "test.npz")
+        write_scores(tmp_path / model / "test.npz", table)
+        write_scores(tmp_path / model / "val.npz", dataclasses.replace(table, split="val"))
+    with pytest.raises(LeakError, match="clip test000 and 199 more are in val and in test"):
+        run(tmp_path, tmp_path)
+
+
 def test_a_missing_score_file_is_named(scores_dir, tmp_path):
     with pytest.raises(ScoreError, match=r"flow2/val\.npz: there is no such score file"):
         fuse_models(["flow2"], scores_dir, FuseConfig(), tmp_path / "f.json", tmp_path / "f", tmp_path / "plots")
@@ -202,15 +211,23 @@ def test_the_command_tunes_on_val_only(scores_dir, tmp_path):
     assert "the best of 5 methods for top1 on val" in said
     assert said.count("<- chosen") == 1
     assert "these numbers flatter" in said
-    assert read_fusion(tmp_path / "f.npz").models == MODELS[:2]
+    assert read_fusion(tmp_path / "f.npz", CLASSES).models == MODELS[:2]
     with pytest.raises(LeakError, match="scores of split test; tune on val"):
         fuse_files([scores_dir / "audio" / "test.npz"], FuseConfig())
+
+
+def test_a_fusion_is_not_saved_over_a_folder_or_what_it_was_made_from(scores_dir, tmp_path):
+    paths = [scores_dir / model / "val.npz" for model in MODELS[:2]]
+    for wrong in (tmp_path, paths[0]):
+        with pytest.raises(ScoreError, match="--save: expected a new file, got"):
+            fuse_files(paths, FuseConfig(methods=["equal"]), save=wrong)
 
 
 def test_a_saved_fusion_of_other_models_is_refused(scores_dir, tmp_path):
     paths = [scores_dir / model / "val.npz" for model in MODELS[:2]]
     fuse_files(paths, FuseConfig(methods=["equal"]), save=tmp_path / "f.npz")
-    for wrong in (paths[::-1], paths[:1]):
+    other = [scores_dir / model / "val.npz" for model in ("rgb", "flow")]
+    for wrong in (paths[::-1], paths[:1], other):
         with pytest.raises(ScoreError, match="fuses audio, rgb, got scores of"):
             fuse_files(wrong, FuseConfig(), fusion_file=tmp_path / "f.npz")
 

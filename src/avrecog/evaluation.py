@@ -1,9 +1,7 @@
 """Stage test: clip scores of a trained model on val and test, and what they are worth."""
 
-import csv
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +35,7 @@ from avrecog.plots import plot_confusion, plot_history, plot_reliability
 from avrecog.predict import TestConfig, predict_scores
 from avrecog.predictions import FILE, write_predictions
 from avrecog.scores import ScoreTable, probabilities, write_scores
+from avrecog.tables import write_table
 from avrecog.training.history import read_history
 
 
@@ -94,8 +93,7 @@ def evaluate_model(
     ms_per_clip = seconds / len(table.labels) * 1000
     metrics = {
         **numbers,
-        "top1_ci95": [low, high],
-        "top1_low": low,  # dvc shows numbers only
+        "top1_low": low,  # of the 95 % interval; a list would not be shown by dvc
         "top1_high": high,
         "val": val,
         "n_left_out": len(table.left_out),
@@ -133,17 +131,10 @@ def _write_result_json(path: Path, table: ScoreTable) -> None:
 def _write_plots(plots: Path, table: ScoreTable, test_probabilities: np.ndarray, checkpoints: Path) -> list[Path]:
     plots.mkdir(parents=True, exist_ok=True)
     files = [plots / name for name in ("per_class.csv", "confusion.png", "reliability.png", "history.png", FILE)]
-    _write_table(files[0], per_class_table(test_probabilities, table.labels, table.classes))
+    write_table(files[0], per_class_table(test_probabilities, table.labels, table.classes))
     matrix = confusion_matrix(test_probabilities, table.labels)
     plot_confusion(matrix, table.classes, files[1])
     plot_reliability(reliability_bins(test_probabilities, table.labels), files[2])
     plot_history(read_history(checkpoints / "history.csv"), files[3])
     write_predictions(files[4], table.clip_ids, table.labels, test_probabilities, table.classes)
     return files
-
-
-def _write_table(path: Path, rows: list[Mapping[str, object]] | list[dict[str, object]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

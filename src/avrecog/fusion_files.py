@@ -8,7 +8,7 @@ from avrecog.errors import LeakError, ScoreError
 from avrecog.fusion import FuseConfig
 from avrecog.fusion_choice import Fitted, choose, fit_methods
 from avrecog.fusion_methods import Fusion, read_fusion, write_fusion
-from avrecog.late_fusion import evaluate, fixed_fusion, repeat_command, said_fusion, said_gain, stacked
+from avrecog.late_fusion import Single, evaluate, fixed_fusion, repeat_command, said_fusion, said_gain, stacked
 from avrecog.metrics import classification_metrics
 from avrecog.scores import join_scores, read_scores
 
@@ -26,9 +26,12 @@ def fuse_files(
     fitted on these files and one chosen, with the line that applies it.
 
     Raises:
-        ScoreError: if there isn't one coefficient a file, or the fusion is of other models.
+        ScoreError: if there isn't one coefficient a file, the fusion is of other models or classes, or it can't be
+            saved there.
         LeakError: if nothing is given and the files are of split test.
     """
+    if save is not None and (save.is_dir() or save in paths):
+        raise ScoreError(f"--save: expected a new file, got {save}, which is {'a folder' if save.is_dir() else 'read'}")
     tables = join_scores([read_scores(path) for path in paths])
     names = [table.model for table in tables]
     if len(set(names)) < len(names):
@@ -42,7 +45,7 @@ def fuse_files(
         fusion = fixed_fusion(names, coefficients)
         heading = f"{said_fusion(fusion)} on {split}, {len(labels):,} clips"
     elif fusion_file is not None:
-        fusion = _of_these(read_fusion(fusion_file), names, fusion_file)
+        fusion = _of_these(read_fusion(fusion_file, tables[0].classes), names, fusion_file)
         heading = f"{said_fusion(fusion)} on {split}, {len(labels):,} clips"
     else:
         if split == "test":
@@ -65,17 +68,17 @@ def fuse_files(
             f"test: {line}",
         ]
     if save is not None:
-        write_fusion(save, fusion)
-    result = evaluate(names, fusion, stack, labels, config, key=split)
+        write_fusion(save, fusion, tables[0].classes)
+    result = evaluate(fusion, stack, labels, Single.of(names, stack, labels), config)
     rows = [(name, classification_metrics(scores, labels)) for name, scores in zip(names, stack, strict=True)]
-    rows.append(("fused", result[split]))
+    rows.append(("fused", result["fused"]))
     width = max(len(name) for name, _ in rows)
     lines = [heading, f"{'':{width}}  {'top-1':>6}  {'top-5':>6}  {'mean class':>10}"]
     for name, row in rows:
         numbers = f"{row['top1']:6.4f}  {row['top5']:6.4f}  {row['mean_class_accuracy']:10.4f}"
         lines.append(f"{name:{width}}  {numbers}")
-    low, high = result[split]["top1_ci95"]
-    lines.append(f"fused top-1: 95 % interval {low:.3f} to {high:.3f}")
+    fused = result["fused"]
+    lines.append(f"fused top-1: 95 % interval {fused['top1_low']:.3f} to {fused['top1_high']:.3f}")
     if len(names) > 1:
         lines.append(f"gain: {said_gain(result)}")
     return "\n".join([*lines, *advice])

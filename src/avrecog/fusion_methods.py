@@ -231,14 +231,15 @@ def distinct_voices(probabilities: np.ndarray, labels: np.ndarray) -> Voices:
     return Voices(tuple(group[0] for group in groups), tuple(tuple(group) for group in groups))
 
 
-def write_fusion(path: Path, fusion: Fusion) -> None:
-    """Write a fusion file (.npz), whole or not at all."""
+def write_fusion(path: Path, fusion: Fusion, classes: Sequence[str]) -> None:
+    """Write a fusion file (.npz) with the K names of the classes it was fitted on, whole or not at all."""
     empty = np.zeros(0)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             method=np.array(fusion.method),
             models=np.array(fusion.models),
+            classes=np.array(list(classes)),
             weights=fusion.weights,
             temperatures=fusion.temperatures,
             exponent=np.array(fusion.exponent),
@@ -247,15 +248,17 @@ def write_fusion(path: Path, fusion: Fusion) -> None:
         )
 
 
-def read_fusion(path: Path) -> Fusion:
+def read_fusion(path: Path, classes: Sequence[str]) -> Fusion:
     """The fusion in a file that stage fuse, or `avrecog fuse --save`, has written. Never unpickles anything.
 
     Raises:
-        ScoreError: if the file is missing, damaged or no fusion.
+        ScoreError: if the file is missing, damaged or no fusion, or is of other classes than these.
     """
     advice = "make it with `dvc repro fuse`, or `avrecog fuse --save`"
     parts = read_entries(path, "fusion file", advice)
     try:
+        if [str(name) for name in np.atleast_1d(parts["classes"])] != list(classes):
+            raise ScoreError(f"was fitted on other classes than {', '.join(classes[:3])}, ...")
         stacking = str(parts["method"]) == "stacking"
         return Fusion(
             method=str(parts["method"]),

@@ -1,6 +1,5 @@
 """Pictures of a late fusion: accuracy over the weights, the confusion matrix, the table of trials."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avrecog import plots
-from avrecog.atomic import atomic_path
 from avrecog.fusion import Domain, FuseConfig, FusionObjective
 from avrecog.fusion_methods import Fusion, calibrated, logarithms
 from avrecog.metrics import confusion_matrix
 from avrecog.scores import ScoreTable
+from avrecog.tables import write_table
 
 if TYPE_CHECKING:
     from avrecog.tuning import Trial
@@ -47,7 +46,10 @@ def draw_fusion(
     files = [confusion]
     if tried:
         files.append(folder / "fusion_trials.csv")
-        _write_trials(files[-1], shown.models, tried)
+        write_table(
+            files[-1],
+            [{"number": t.number, **t.coefficients, "value": t.value, "log_loss": t.log_loss} for t in tried],
+        )
     picture = folder / "fusion.png"
     label = f"{LABELS[config.objective]} ({shown.method})"
     models = shown.models
@@ -83,11 +85,3 @@ def _objective(shown: Fusion, stack: np.ndarray, table: ScoreTable, config: Fuse
     elif shown.method == "temperature":
         stack = calibrated(stack, shown.temperatures)
     return FusionObjective(stack, table.labels, config.objective, domain)
-
-
-def _write_trials(path: Path, models: Sequence[str], tried: "Sequence[Trial]") -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["number", *models, "value", "log_loss"])
-        for trial in tried:
-            writer.writerow([trial.number, *trial.coefficients.values(), trial.value, trial.log_loss])

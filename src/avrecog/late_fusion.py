@@ -4,10 +4,10 @@ Everything is fitted and chosen on val and applied to test once. Val has chosen 
 numbers flatter; only those of test count.
 """
 
-import csv
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,18 @@ from avrecog.fusion import FuseConfig, normalise
 from avrecog.fusion_choice import Fitted, choose, fit_methods
 from avrecog.fusion_methods import Fusion, write_fusion
 from avrecog.fusion_pictures import draw_fusion
-from avrecog.metrics import bootstrap_gain, bootstrap_interval, classification_metrics, correct_clips, mcnemar_exact
+from avrecog.metrics import (
+    bootstrap_gain,
+    bootstrap_interval,
+    classification_metrics,
+    correct_clips,
+    mcnemar_exact,
+    top_k_accuracy,
+)
 from avrecog.outcome import Outcome
 from avrecog.predictions import write_predictions
 from avrecog.scores import ScoreTable, join_scores, probabilities, read_scores
+from avrecog.tables import write_table
 
 REPORTED = ("top1", "top5", "mean_class_accuracy")
 GIVEN = "coefficients"  # the method of weights that are given, not found
@@ -68,27 +76,37 @@ def fuse_models(
         fusions[GIVEN] = _given(config.coefficients, models)
     chosen = GIVEN if GIVEN in fusions else choose(methods)
     fusion = fusions[chosen]
-    write_fusion(fusion_dir / "fusion.npz", fusion)
+    write_fusion(fusion_dir / "fusion.npz", fusion, val[0].classes)
     shown = "weights" if chosen in ("equal", "stacking") and "weights" in fusions else chosen
     tried = methods[shown].trials if shown in methods else ()
+    splits = {"val": Single.of(models, val_stack, val[0].labels), "test": Single.of(models, test_stack, test[0].labels)}
+    found = {
+        name: {
+            "val": evaluate(each, val_stack, val[0].labels, splits["val"], config),
+            "test": evaluate(each, test_stack, test[0].labels, splits["test"], config),
+        }
+        for name, each in fusions.items()
+    }
     rows = [
-        _method_row(name, name == chosen, each, methods.get(name), (val_stack, val[0]), (test_stack, test[0]), config)
+        _method_row(name, name == chosen, each, methods.get(name), found[name], config)
         for name, each in fusions.items()
     ]
     plots_dir.mkdir(parents=True, exist_ok=True)
-    write_methods(plots_dir / "methods.csv", rows)
+    write_table(plots_dir / "methods.csv", rows)
     write_predictions(
         plots_dir / "predictions.csv", test[0].clip_ids, test[0].labels, fusion(test_stack), test[0].classes
     )
     n_left_out = {table.model: len(table.left_out) for table in test if len(table.left_out)}
-    fused_val = classification_metrics(fusion(val_stack), val[0].labels)
+    on_test = found[chosen]["test"]
     report = {
         "method": chosen,
         "coefficients": None if fusion.method == "stacking" else _by_model(fusion, fusion.weights),
         "temperatures": _by_model(fusion, fusion.temperatures) if fusion.method == "temperature" else None,
         "exponent": fusion.exponent if fusion.method == "log_weights" else None,
-        "val": {key: fused_val[key] for key in REPORTED},
-        **evaluate(models, fusion, test_stack, test[0].labels, config),
+        "val": {key: found[chosen]["val"]["fused"][key] for key in REPORTED},
+        "test": on_test["fused"],
+        "best_single": on_test["best_single"],
+        "gain": on_test["gain"],
         "val_reused": chosen != GIVEN,
         "n_clips": len(test[0].labels),
         "n_left_out": n_left_out,  # test clips that one model could not score, so that none of them counts
@@ -141,31 +159,41 @@ def fixed_fusion(models: Sequence[str], coefficients: Sequence[float]) -> Fusion
     return Fusion(GIVEN, tuple(models), normalise(np.array(coefficients)), np.ones(len(models)))
 
 
+@dataclass(frozen=True, eq=False)
+class Single:
+    """The model that is best alone on a split."""
+
+    model: str
+    top1: float
+    top5: float
+    correct: np.ndarray  # (N,) booleans
+
+    @classmethod
+    def of(cls, models: Sequence[str], stack: np.ndarray, labels: np.ndarray) -> "Single":
+        """The one of highest top-1, then top-5, then the first, of (M, N, K) probabilities."""
+        singles = [
+            cls(name, top_k_accuracy(table, labels, 1), top_k_accuracy(table, labels, 5), correct_clips(table, labels))
+            for name, table in zip(models, stack, strict=True)
+        ]
+        return max(singles, key=lambda single: (single.top1, single.top5))
+
+
 def evaluate(
-    models: Sequence[str],
-    fusion: Fusion,
-    stack: np.ndarray,
-    labels: np.ndarray,
-    config: FuseConfig,
-    key: str = "test",
-) -> dict[str, Any]:
-    """The keys `test` (or `key`), `best_single` and `gain` of fuse.json."""
-    fused_scores = fusion(stack)
-    fused = classification_metrics(fused_scores, labels)
-    singles = [classification_metrics(scores, labels) for scores in stack]
-    best = max(range(len(models)), key=lambda index: (singles[index]["top1"], singles[index]["top5"]))
-    correct, correct_best = correct_clips(fused_scores, labels), correct_clips(stack[best], labels)
+    fusion: Fusion, stack: np.ndarray, labels: np.ndarray, single: Single, config: FuseConfig
+) -> dict[str, dict[str, Any]]:
+    """What a fusion is worth on a split: `fused`, `best_single` and `gain`, as fuse.json has them."""
+    scores = fusion(stack)
+    numbers = classification_metrics(scores, labels)
+    correct = correct_clips(scores, labels)
+    low, high = bootstrap_interval(correct, config.n_resamples, config.seed)
     return {
-        key: {
-            **{name: fused[name] for name in REPORTED},
-            "top1_ci95": list(bootstrap_interval(correct, config.n_resamples, config.seed)),
-        },
-        "best_single": {"model": models[best], "top1": singles[best]["top1"]},
+        "fused": {**{name: numbers[name] for name in REPORTED}, "top1_low": low, "top1_high": high},
+        "best_single": {"model": single.model, "top1": single.top1},
         "gain": {
-            "top1": fused["top1"] - singles[best]["top1"],
-            "top5": fused["top5"] - singles[best]["top5"],
-            "top1_ci95": list(bootstrap_gain(correct, correct_best, config.n_resamples, config.seed)),
-            "p_value": mcnemar_exact(correct, correct_best),
+            "top1": numbers["top1"] - single.top1,
+            "top5": numbers["top5"] - single.top5,
+            "top1_ci95": list(bootstrap_gain(correct, single.correct, config.n_resamples, config.seed)),
+            "p_value": mcnemar_exact(correct, single.correct),
         },
     }
 
@@ -175,41 +203,29 @@ def _method_row(
     is_chosen: bool,
     fusion: Fusion,
     fitted: Fitted | None,
-    val: tuple[np.ndarray, ScoreTable],
-    test: tuple[np.ndarray, ScoreTable],
+    found: Mapping[str, Mapping[str, Any]],
     config: FuseConfig,
 ) -> dict[str, Any]:
     """A line of the table of methods: the gains are over the model that is best alone on that split."""
-    on = {
-        split: evaluate(fusion.models, fusion, stack, table.labels, config, split)
-        for split, (stack, table) in {"val": val, "test": test}.items()
-    }
+    val, test = found["val"], found["test"]
     return {
         "method": name,
         "chosen": is_chosen,
         "coefficients": said_fusion(fusion),
-        "val_top1": on["val"]["val"]["top1"],
+        "val_top1": val["fused"]["top1"],
         "objective": config.objective,
         "val_held_out": fitted.held_out if fitted else None,  # of the objective; the log-loss negated
         "val_held_out_log_loss": fitted.held_out_log_loss if fitted else None,
-        "val_gain": on["val"]["gain"]["top1"],
-        "test_top1": on["test"]["test"]["top1"],
-        "test_top1_low": on["test"]["test"]["top1_ci95"][0],
-        "test_top1_high": on["test"]["test"]["top1_ci95"][1],
-        "test_mean_class_accuracy": on["test"]["test"]["mean_class_accuracy"],
-        "test_gain": on["test"]["gain"]["top1"],
-        "test_gain_low": on["test"]["gain"]["top1_ci95"][0],
-        "test_gain_high": on["test"]["gain"]["top1_ci95"][1],
-        "test_p_value": on["test"]["gain"]["p_value"],
+        "val_gain": val["gain"]["top1"],
+        "test_top1": test["fused"]["top1"],
+        "test_top1_low": test["fused"]["top1_low"],
+        "test_top1_high": test["fused"]["top1_high"],
+        "test_mean_class_accuracy": test["fused"]["mean_class_accuracy"],
+        "test_gain": test["gain"]["top1"],
+        "test_gain_low": test["gain"]["top1_ci95"][0],
+        "test_gain_high": test["gain"]["top1_ci95"][1],
+        "test_p_value": test["gain"]["p_value"],
     }
-
-
-def write_methods(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the table of methods, one line each."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def said_fusion(fusion: Fusion) -> str:
@@ -263,11 +279,10 @@ def _prefixed(prefix: str, values: Mapping[str, float] | None) -> dict[str, floa
 
 
 def _flat(report: dict[str, Any]) -> dict[str, float | None]:
-    gain, (low, high) = report["gain"], report["test"]["top1_ci95"]
+    gain = report["gain"]
     return {
-        **{f"{split}.{key}": report[split][key] for split in ("val", "test") for key in REPORTED},
-        "test.top1_low": low,
-        "test.top1_high": high,
+        **_prefixed("val", report["val"]),
+        **_prefixed("test", report["test"]),
         **_prefixed("coefficients", report["coefficients"]),
         **_prefixed("temperatures", report["temperatures"]),
         "best_single.top1": report["best_single"]["top1"],

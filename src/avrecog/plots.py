@@ -110,7 +110,7 @@ def plot_fusion_curve(
         for marker, text, face in (
             ("o", "one model alone", GREY),
             ("D", "equal weights", "white"),
-            ("*", "chosen", GREY),
+            ("*", "these weights", GREY),
         ):
             axes.plot([], [], marker, color=GREY, markerfacecolor=face, label=text)
         axes.margins(y=0.14)

@@ -51,7 +51,7 @@ def predict_files(
     for path, model in zip(paths, models, strict=True):
         if model.classes != models[0].classes:
             raise CheckpointError(f"{path}: was trained on other classes than {paths[0]}; predict with one of them")
-    fusion = _fusion([model.name for model in models], coefficients, fused=not checkpoints)
+    fusion = _fusion(models, coefficients, fused=not checkpoints)
     networks = [on_device(folded(model.network), pick_device()) for model in models]
     problems = []
     for file in files:
@@ -106,20 +106,21 @@ def _tested_checkpoints() -> list[Path]:
     return [Path("models") / name / f"{params.test.checkpoint}.ckpt" for name in params.pipeline.models]
 
 
-def _fusion(names: Sequence[str], coefficients: Sequence[float] | None, fused: bool) -> Fusion:
+def _fusion(models: Sequence[TrainedModel], coefficients: Sequence[float] | None, fused: bool) -> Fusion:
     """How the models are fused.
 
     Raises:
         ConfigError: if the coefficients are of another number.
-        ScoreError: if that of stage fuse is needed and is not there, or is of other models.
+        ScoreError: if that of stage fuse is needed and is not there, or is of other models or classes.
     """
+    names = [model.name for model in models]
     if coefficients is not None:
         if len(coefficients) != len(names):
             raise ConfigError(f"--coefficients: expected {len(names)}, one a checkpoint, got {len(coefficients)}")
         return fixed_fusion(names, coefficients)
     if not fused or len(names) == 1:
         return fixed_fusion(names, [1.0] * len(names))
-    fusion = read_fusion(FUSION)
+    fusion = read_fusion(FUSION, models[0].classes)
     if list(fusion.models) != list(names):
         raise ScoreError(
             f"{FUSION}: fuses {', '.join(fusion.models)}, expected {', '.join(names)}; run `dvc repro fuse`, or give "

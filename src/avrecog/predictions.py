@@ -80,33 +80,32 @@ def predictions_text(table: Predictions) -> str:
     return buffer.getvalue()
 
 
-def read_predictions(source: Path | str) -> Predictions:
-    """The table in a file, or in its text.
+def read_predictions(path: Path) -> Predictions:
+    """The table in a file.
 
     Raises:
         ScoreError: if the file is missing, isn't such a table, or a row is wrong; the message says which line.
     """
-    where = str(source) if isinstance(source, Path) else FILE
-    reader = csv.reader(io.StringIO(_read(source) if isinstance(source, Path) else source, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(_read(path), newline=""), strict=True)
     rows: dict[str, tuple[str, str, float, float]] = {}
     try:
         header = next(reader, [])
         if tuple(header) != COLUMNS:
             got = ", ".join(header)[:200] or "an empty file"
-            raise ScoreError(f"{where}: expected columns {', '.join(COLUMNS)}, got {got}; make it with stage test")
+            raise ScoreError(f"{path}: expected columns {', '.join(COLUMNS)}, got {got}; make it with stage test")
         for cells in reader:
             try:
                 clip_id, label, predicted, confidence, own = cells
                 row = (label, predicted, _probability(confidence), _probability(own))
             except ValueError as error:
-                raise ScoreError(f"{where}, line {reader.line_num}: {_reason(cells, error)}") from None
+                raise ScoreError(f"{path}, line {reader.line_num}: {_reason(cells, error)}") from None
             if clip_id in rows:
-                raise ScoreError(f"{where}, line {reader.line_num}: clip {clip_id!r} is there more than once")
+                raise ScoreError(f"{path}, line {reader.line_num}: clip {clip_id!r} is there more than once")
             rows[clip_id] = row
     except csv.Error as error:
-        raise ScoreError(f"{where}, line {reader.line_num}: not CSV: {error}; make it anew with stage test") from None
+        raise ScoreError(f"{path}, line {reader.line_num}: not CSV: {error}; make it anew with stage test") from None
     if not rows:
-        raise ScoreError(f"{where}: has a header and no rows; make it anew with stage test")
+        raise ScoreError(f"{path}: has a header and no rows; make it anew with stage test")
     labels, predicted_names, confidences, owns = zip(*rows.values(), strict=True)
     return Predictions(
         np.array(list(rows)), np.array(labels), np.array(predicted_names), np.array(confidences), np.array(owns)

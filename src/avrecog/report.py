@@ -109,7 +109,6 @@ def write_report(
             | {f"coefficients.{name}": round(value, 4) for name, value in (fusion["coefficients"] or {}).items()},
             tags={"model": "fusion", "stage": "report", "fusion.method": fusion["method"]} | digests,
             metrics=_numbers("test", {**fusion["test"], "n_clips": fusion["n_clips"]})
-            | _interval("test.top1", fusion["test"]["top1_ci95"])
             | _numbers("val", fusion["val"])
             | _fused_cost(results)
             | _gain(fusion),
@@ -209,13 +208,13 @@ def _fused_cost(results: Sequence[ModelResult]) -> dict[str, float | None]:
 
 
 def _gain(fusion: dict[str, Any]) -> dict[str, float | None]:
-    gain = fusion["gain"]
-    return {"gain.top1": gain["top1"], "gain.p_value": gain["p_value"]} | _interval("gain.top1", gain["top1_ci95"])
-
-
-def _interval(name: str, ends: Sequence[float]) -> dict[str, float | None]:
-    """The two ends of an interval as numbers of their own, which is all that MLflow knows."""
-    return {f"{name}_low": ends[0], f"{name}_high": ends[1]}
+    gain, (low, high) = fusion["gain"], fusion["gain"]["top1_ci95"]
+    return {
+        "gain.top1": gain["top1"],
+        "gain.top1_low": low,
+        "gain.top1_high": high,
+        "gain.p_value": gain["p_value"],
+    }
 
 
 def _numbers(prefix: str, content: dict[str, Any]) -> dict[str, float | None]:

@@ -829,6 +829,12 @@ ARTEFACTS: Sequence[ArtefactCase] = [
         damage=lambda project: rewrite_scores(project, classes=np.array([Evil()], dtype=object)),
     ),
     ArtefactCase(
+        "a table of fusion methods that is none",
+        "report",
+        "methods.csv: not a table of fusion methods",
+        damage=lambda project: (project / "results/plots/fuse/methods.csv").write_text("method\nequal\n") and None,
+    ),
+    ArtefactCase(
         "a metric file that is no JSON",
         "report",
         "fuse.json: can't be read",

@@ -206,12 +206,21 @@ def test_text_files(seeds, tmp_path, name, read):
         fuzz()
 
 
-def test_score_files(seeds, tmp_path):
-    content = (seeds / "scores.npz").read_bytes()
+def read_score_file(path, seeds):
+    probabilities(join_scores([read_scores(seeds / "scores.npz"), read_scores(path)])[1])
+
+
+def read_fusion_file(path, seeds):
+    classes = read_scores(seeds / "scores.npz").classes
+    read_fusion(path, classes)(np.full((2, 2, len(classes)), 1 / len(classes), np.float32))
+
+
+@pytest.mark.parametrize(("name", "read"), [("scores", read_score_file), ("fusion", read_fusion_file)])
+def test_files_of_arrays(seeds, tmp_path, name, read):
+    content = (seeds / f"{name}.npz").read_bytes()
     with np.load(io.BytesIO(content)) as file:
         entries = dict(file)
-    good = read_scores(seeds / "scores.npz")
-    with Limits("score file") as limits:
+    with Limits(f"{name}.npz") as limits:
 
         @fuzzed
         @given(st.booleans(), EDITS, st.dictionaries(st.sampled_from(sorted(entries)), STRANGE_ARRAY, max_size=2))
@@ -221,28 +230,7 @@ def test_score_files(seeds, tmp_path):
             else:
                 np.savez(tmp_path / "a.npz", **{**entries, **strange})
             with limits.one():
-                table = read_scores(tmp_path / "a.npz")
-                probabilities(join_scores([good, table])[1])
-
-        fuzz()
-
-
-def test_fusion_files(seeds, tmp_path):
-    content = (seeds / "fusion.npz").read_bytes()
-    with np.load(io.BytesIO(content)) as file:
-        entries = dict(file)
-    stack = np.full((len(entries["models"]), 2, 3), 1 / 3, np.float32)
-    with Limits("fusion file") as limits:
-
-        @fuzzed
-        @given(st.booleans(), EDITS, st.dictionaries(st.sampled_from(sorted(entries)), STRANGE_ARRAY, max_size=2))
-        def fuzz(blind, edits, strange):
-            if blind:
-                (tmp_path / "a.npz").write_bytes(edited(content, edits))
-            else:
-                np.savez(tmp_path / "a.npz", **{**entries, **strange})
-            with limits.one():
-                read_fusion(tmp_path / "a.npz")(stack)
+                read(tmp_path / "a.npz", seeds)
 
         fuzz()
 
