@@ -1,4 +1,4 @@
-"""Writing a file or a folder whole or not at all, and one writer a folder."""
+"""Writing a file or a folder whole or not at all, one writer a folder, and taking turns."""
 
 import contextlib
 import fcntl
@@ -80,6 +80,18 @@ def sole_writer(folder: Path) -> Iterator[None]:
         remove_leftovers(folder)
         for leftover in folder.parent.glob(f"{PARTIAL}*-{folder.name}"):  # where it is a file that is locked
             leftover.unlink()
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Hold the lock file at `path` while the block runs; wait until no one else does, however its holder ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

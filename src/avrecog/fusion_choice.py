@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avrecog.errors import ScoreError
-from avrecog.fusion import METHODS, FuseConfig, Method, Objective
+from avrecog.fusion import METHODS, Domain, FuseConfig, Method, Objective
 from avrecog.fusion_methods import (
     Fusion,
     Voices,
@@ -185,7 +185,8 @@ def _fit(
         matrix, intercept = fit_stacking(own, labels, folds, n_classes)
         spread = voices.spread(matrix.reshape(n_own, n_classes, n_classes), n_models)
         return replace(equal, method=method, matrix=spread.reshape(-1, n_classes), intercept=intercept), ()
-    temperatures, domain = np.ones(n_own), "log" if method == "log_weights" else "probability"
+    domain: Domain = "log" if method == "log_weights" else "probability"
+    temperatures = np.ones(n_own)
     if method == "temperature":
         temperatures = np.array([fit_temperature(logarithms(table), labels) for table in own])
         own = calibrated(own, temperatures)
@@ -194,7 +195,7 @@ def _fit(
     values = logarithms(own) if domain == "log" else own
     # numbered: Optuna goes through parameters by name, and a copy's name must not change the order
     names = [f"{number} {models[index]}" for number, index in enumerate(voices.index, start=1)]
-    tuning = tune_coefficients(values, labels, names, config, journal, "log" if domain == "log" else "probability")
+    tuning = tune_coefficients(values, labels, names, config, journal, domain)
     weights = np.array([tuning.coefficients[name] for name in names])
     exponent = 1.0
     if domain == "log":

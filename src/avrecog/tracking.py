@@ -6,7 +6,6 @@ temporary folders write there too), or wherever MLFLOW_TRACKING_URI points.
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import logging
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avrecog.atomic import turn
 from avrecog.config import Params
 from avrecog.entry import kept_log
 from avrecog.errors import AvrecogError, TrackingError
@@ -244,10 +244,8 @@ def ensure_store(root: Path) -> str:
     if given:
         return given
     folder = root / "mlruns"
-    folder.mkdir(exist_ok=True)
     database = folder / "mlflow.db"
-    with (folder / ".init.lock").open("w") as lock, readable():
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with turn(folder / ".init.lock"), readable():
         if not database.exists() or database.stat().st_size == 0:
             _make_database(database)
         else:

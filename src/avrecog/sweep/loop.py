@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from avrecog.atomic import turn
 from avrecog.config import PARAMS
 from avrecog.errors import AvrecogError, ConfigError, TrainingError
 from avrecog.recipes import lay_over_text, replace_params
@@ -17,7 +18,6 @@ from avrecog.sweep.settings import read_sweep
 from avrecog.sweep.study import JOURNALS, Claim, Standing, SweepStudy
 from avrecog.sweep.tracking import log_study
 from avrecog.sweep.trial import DvcTrial, Trial, check_repository
-from avrecog.sweep.turn import turn
 from avrecog.tracking import open_store
 
 log = logging.getLogger(__name__)

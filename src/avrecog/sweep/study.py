@@ -19,11 +19,11 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from avrecog.atomic import turn
 from avrecog.config import plain
 from avrecog.errors import ConfigError
 from avrecog.provenance import is_gone, this_process
 from avrecog.sweep.settings import ParameterRange, Sweep
-from avrecog.sweep.turn import turn
 from avrecog.tuning import drop_cut_off_line, journal_storage, quiet
 
 log = logging.getLogger(__name__)

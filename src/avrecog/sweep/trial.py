@@ -20,9 +20,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from avrecog.atomic import turn
 from avrecog.errors import ConfigError, TrainingError
 from avrecog.sweep.tracking import validation_curve
-from avrecog.sweep.turn import turn
 from avrecog.training.history import Row, merit, read_history
 
 log = logging.getLogger(__name__)
