@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,7 @@ from avrecog.store import MemoryStore
 
 CPU = torch.device("cpu")
 FRONT_END = LogMelConfig(n_mels=4)
-STRONG = AudioAugmentConfig(gain_db=6.0, n_frequency_masks=1, n_time_masks=2, frequency_shift=0.3, mix_style=0.5)
+STRONG = AudioAugmentConfig(gain_db=6.0, n_frequency_masks=1, n_time_masks=2, frequency_shift=0.3)
 
 
 def clip_set(*lengths: int, mel_frames: int = 10, augment: AudioAugmentConfig | None = None, **changes) -> AudioClips:
@@ -97,17 +95,6 @@ def test_a_short_clip_is_rolled_within_its_own_length():
         assert sorted(row[3:7]) == [0, 1, 2, 3]
         seen.add(row[3])
     assert seen == {0, 1, 2, 3}
-
-
-@pytest.mark.parametrize("roll", [False, True])
-def test_mixed_style_is_that_of_another_clips_crop(roll):
-    clips = clip_set(30, 12, 10, augment=AudioAugmentConfig(mix_style=1.0, roll=roll))
-    partner = np.array([0.5, 0.99, 0.0])  # clips 1, 2 and 0
-    draw = replace(clips.draw(0, 0), style_partner=partner, style_weight=np.zeros(3))
-    (batch,) = clips.training_batch(np.array([1, 2, 0]), draw, CPU)
-    for row, clip in zip(rows_of(batch), [2, 0, 1], strict=True):
-        assert 100 * clip + 4 <= np.mean(row) <= 100 * clip + 25
-        assert roll or np.std(row) == pytest.approx(np.std(np.arange(10)), rel=0.01)
 
 
 def test_padding_leaves_the_store_as_it_is():

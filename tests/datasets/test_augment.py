@@ -22,9 +22,9 @@ units = st.floats(0, 1, exclude_max=True)
 
 def audio_draw(n_clips: int = 3, n_masks: int = 0, **values) -> AudioDraw:
     """A draw that moves nothing but what is given."""
-    middle = {name: np.full(n_clips, 0.5) for name in ("start", "gain", "shift", "style_partner")}
+    middle = {name: np.full(n_clips, 0.5) for name in ("start", "gain", "shift")}
     masks = {name: np.zeros((n_clips, n_masks, 2)) for name in ("frequency_masks", "time_masks")}
-    return AudioDraw(**{**middle, **masks, "style_weight": np.ones(n_clips), **values})
+    return AudioDraw(**{**middle, **masks, **values})
 
 
 def video_draw(n_clips: int = 2, n_segments: int = 3, **values) -> VideoDraw:
@@ -53,44 +53,12 @@ def test_mixup_draws_partners_and_weights_above_one_half():
     assert 0.5 <= draw.weight.min() < draw.weight.max() <= 1
 
 
-def test_the_part_of_the_crops_that_mix_style_names_takes_on_another_style():
-    weight = draw_audio(np.random.default_rng(0), 2000, AudioAugmentConfig(mix_style=0.3)).style_weight
-    assert (weight < 1).mean() == pytest.approx(0.3, abs=0.03)
-    assert weight.min() >= 0
-    np.testing.assert_array_equal(
-        draw_audio(np.random.default_rng(0), 9, AudioAugmentConfig()).style_weight, np.ones(9)
-    )
-
-
-@pytest.mark.parametrize("own", [0.0, 0.25, 1.0])
-def test_style_is_the_mean_and_spread_of_each_band_and_leaves_the_course_in_time(own):
-    config = AudioAugmentConfig(mix_style=1.0)
-    crops, partners = log_mels(), 3 * log_mels(4)[1:] + torch.arange(10.0)
-    result = apply_audio(crops, audio_draw(style_weight=np.full(3, own)), config, 0.23, partners)
-    for statistic in (torch.mean, torch.std):
-        expected = own * statistic(crops, dim=2) + (1 - own) * statistic(partners, dim=2)
-        torch.testing.assert_close(statistic(result, dim=2), expected, rtol=3e-3, atol=3e-3)
-
-    def course(x):
-        return (x - x.mean(dim=2, keepdim=True)) / x.std(dim=2, keepdim=True)
-
-    torch.testing.assert_close(course(result), course(crops), rtol=1e-4, atol=1e-4)
-
-
-def test_a_band_that_stands_still_gets_no_noise_from_mixed_style():
-    still = torch.full((3, 1, 20, 10), -13.8)
-    result = apply_audio(
-        still, audio_draw(style_weight=np.zeros(3)), AudioAugmentConfig(mix_style=1.0), 0.23, log_mels()
-    )
-    assert (result.std(dim=2) < 1e-3).all()
-
-
 @pytest.mark.parametrize("kind", ["audio", "video"])
 def test_draws_are_in_0_to_1_and_follow_the_seed(kind):
     def draw(seed):
         generator = np.random.default_rng(seed)
         if kind == "audio":
-            return draw_audio(generator, 7, AudioAugmentConfig(n_frequency_masks=2, n_time_masks=1, mix_style=1.0))
+            return draw_audio(generator, 7, AudioAugmentConfig(n_frequency_masks=2, n_time_masks=1))
         return draw_video(generator, 7, 3)
 
     one, same, other = draw(0), draw(0), draw(1)

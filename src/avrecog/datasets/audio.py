@@ -47,12 +47,14 @@ class AudioClips:
     def training_batch(self, indices: np.ndarray, draw: AudioDraw, device: torch.device) -> tuple[Tensor]:
         """Random crops of the clips `indices` (B,), augmented on the device."""
         rows = draw.rows(indices)
-        crops = self._random_crops(indices, rows.start, device)
-        partners = None
-        if self.augment.mix_style:
-            other = np.floor(rows.style_partner * len(self)).astype(np.int64)
-            partners = self._random_crops(other, rows.start, device)
-        return (apply_audio(crops, rows, self.augment, self.front_end.per_db, partners),)
+        n_rows = self._n_rows[indices]
+        if self.augment.roll:
+            rolled = np.floor(rows.start * n_rows).astype(np.int64)
+            starts = np.minimum(n_rows - self.mel_frames, 0) // 2  # 0, or centred where the clip is shorter
+        else:
+            rolled, starts = None, random_starts(n_rows, self.mel_frames, rows.start)
+        crops = self._crops(indices, starts, device, rolled)
+        return (apply_audio(crops, rows, self.augment, self.front_end.per_db),)
 
     def views(self, n_views: int | None) -> np.ndarray:
         """(V, 2): clip index and first mel frame of every view; None: as many as cover each clip."""
@@ -69,15 +71,6 @@ class AudioClips:
     def view_batch(self, views: np.ndarray, device: torch.device) -> tuple[Tensor]:
         """The views (B, 2), as they are stored."""
         return (self._crops(views[:, 0], views[:, 1], device),)
-
-    def _random_crops(self, indices: np.ndarray, start: np.ndarray, device: torch.device) -> Tensor:
-        """(B, 1, mel_frames, n_mels) float32 from the places `start` (B,) in [0, 1)."""
-        n_rows = self._n_rows[indices]
-        if not self.augment.roll:
-            return self._crops(indices, random_starts(n_rows, self.mel_frames, start), device)
-        rolled = np.floor(start * n_rows).astype(np.int64)
-        starts = np.minimum(n_rows - self.mel_frames, 0) // 2  # 0, or centred where the clip is shorter
-        return self._crops(indices, starts, device, rolled)
 
     def _crops(
         self, indices: np.ndarray, starts: np.ndarray, device: torch.device, rolled: np.ndarray | None = None

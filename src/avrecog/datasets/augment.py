@@ -16,9 +16,6 @@ from torch.nn import functional
 from avrecog.config import Flag, Fraction, NonNegativeNumber, WholeNumber, section
 from avrecog.errors import ConfigError
 
-STYLE_ALPHA = 0.4  # of the Beta distribution that styles are mixed with: mostly one or the other
-FLAT = 1e-3  # added to a band's spread (in the log-mel's unit), so that one that stands still stays still
-
 
 @section
 class AudioAugmentConfig:
@@ -31,7 +28,6 @@ class AudioAugmentConfig:
     n_time_masks: WholeNumber = 0
     time_mask: Fraction = 0.15  # widest mask, as a part of the crop
     frequency_shift: Fraction = 0.0  # spectrum moved up or down by up to this part of the mel bands
-    mix_style: Fraction = 0.0  # part of the crops that take on some of another's level and spread, band by band
 
 
 @section
@@ -79,15 +75,13 @@ def draw_mixup(generator: np.random.Generator, n_clips: int, alpha: float) -> Mi
 
 @dataclass(frozen=True)
 class AudioDraw:
-    """Random values for every clip of an epoch; uniform in [0, 1) where nothing else is said."""
+    """Uniform numbers in [0, 1) for every clip of an epoch."""
 
     start: np.ndarray  # (N,)
     gain: np.ndarray  # (N,)
     shift: np.ndarray  # (N,)
     frequency_masks: np.ndarray  # (N, masks, 2): width and place
     time_masks: np.ndarray  # (N, masks, 2)
-    style_partner: np.ndarray  # (N,) which clip of the epoch
-    style_weight: np.ndarray  # (N,) of the clip's own style, in [0, 1]; 1 where it keeps its own
 
     def rows(self, indices: np.ndarray) -> "AudioDraw":
         """The rows of a batch."""
@@ -97,31 +91,23 @@ class AudioDraw:
 def draw_audio(generator: np.random.Generator, n_clips: int, config: AudioAugmentConfig) -> AudioDraw:
     """Random values for an epoch of log-mel crops."""
     numbers = generator.random((n_clips, 3))
-    # in this order: a field's numbers come from the generator after those of the fields before it
     return AudioDraw(
         start=numbers[:, 0],
         gain=numbers[:, 1],
         shift=numbers[:, 2],
         frequency_masks=generator.random((n_clips, config.n_frequency_masks, 2)),
         time_masks=generator.random((n_clips, config.n_time_masks, 2)),
-        style_partner=generator.random(n_clips),
-        style_weight=np.where(
-            generator.random(n_clips) < config.mix_style, generator.beta(STYLE_ALPHA, STYLE_ALPHA, n_clips), 1.0
-        ),
     )
 
 
-def apply_audio(
-    log_mel: Tensor, draw: AudioDraw, config: AudioAugmentConfig, per_db: float, partners: Tensor | None = None
-) -> Tensor:
-    """Gain, shift along frequency, mixed style, then masks filled with each crop's own mean.
+def apply_audio(log_mel: Tensor, draw: AudioDraw, config: AudioAugmentConfig, per_db: float) -> Tensor:
+    """Gain, shift along frequency, then masks filled with each crop's own mean.
 
     Args:
         log_mel: (B, 1, mel_frames, n_mels).
         draw: the batch's rows.
         config: how strong.
         per_db: by how much a decibel moves a value.
-        partners: crops of the clips `draw.style_partner`, shaped like log_mel; None mixes no style.
 
     Returns: a new tensor of the same shape.
     """
@@ -135,8 +121,6 @@ def apply_audio(
         steps = np.round((draw.shift * 2 - 1) * config.frequency_shift * n_mels).astype(np.int64)
         bands = torch.arange(n_mels, device=device)[None] - torch.from_numpy(steps).to(device)[:, None]
         result = result.gather(3, bands.clamp(0, n_mels - 1)[:, None, None, :].expand_as(result))
-    if partners is not None:
-        result = _mix_style(result, partners, torch.from_numpy(draw.style_weight).to(device, log_mel.dtype))
     fill = result.mean(dim=(1, 2, 3), keepdim=True)
     if config.n_frequency_masks:
         mask = _masks(draw.frequency_masks, config.frequency_mask, n_mels, device)
@@ -145,17 +129,6 @@ def apply_audio(
         mask = _masks(draw.time_masks, config.time_mask, mel_frames, device)
         result = torch.where(mask[:, None, :, None], fill, result)
     return result
-
-
-def _mix_style(log_mel: Tensor, partners: Tensor, weight: Tensor) -> Tensor:
-    """Each band's mean and spread over time moved towards the partner's (Zhou et al., "MixStyle", 2021; by band as in
-    Kim et al., 2022): another microphone and room for the same event. `weight` (B,) is that of the crop's own.
-    """
-    own = weight[:, None, None, None]
-    spread, mean = torch.std_mean(log_mel, dim=2, correction=0, keepdim=True)
-    other_spread, other_mean = torch.std_mean(partners, dim=2, correction=0, keepdim=True)
-    mixed_spread = own * spread + (1 - own) * other_spread
-    return (log_mel - mean) / (spread + FLAT) * mixed_spread + own * mean + (1 - own) * other_mean
 
 
 def _masks(numbers: np.ndarray, widest: float, length: int, device: torch.device) -> Tensor:
