@@ -28,6 +28,7 @@ class AudioModelConfig:
     width: Count | None = 64  # channels of the first stage of the networks of our own; null with a network of timm
     backbone: Text | None = None  # null: the ResNet; cnn10, resnetaudio: files of models/; else timm's, by its name
     mel_frames: Count = 128  # of a crop
+    sampling: Literal["time", "mmaction2-0.x", "mmaction2-1.x"] = "time"  # where crops lie; else by video frame numbers
     dropout: Fraction = 0.5
     init_from: Text | None = None  # null, `imagenet` (timm's weights; needs backbone), or the path of a checkpoint
     train: dict[str, Any] = Field(default_factory=dict)  # what differs from section `train` for this model
