@@ -53,7 +53,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint; run `dvc repro train`")
     checkpoint = load_plain(path, "train again")
-    problem = checkpoint_problem(checkpoint, path.stat().st_size)
+    problem = _problem(checkpoint, path.stat().st_size)
     if problem:
         raise CheckpointError(f"{path}: not a checkpoint of avrecog's: {problem}")
     return checkpoint  # type: ignore[no-any-return]
@@ -104,7 +104,7 @@ def _check_archive(path: Path, mend: str, before_zip: bool) -> None:
         raise CheckpointError(f"{path}: is damaged or no checkpoint (its entries are compressed); {mend}")
 
 
-def checkpoint_problem(checkpoint: Any, n_bytes: int) -> str | None:
+def _problem(checkpoint: Any, n_bytes: int) -> str | None:
     """The first thing that a checkpoint lacks or that is of the wrong kind."""
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         return f"expected format {FORMAT!r}"

@@ -52,9 +52,9 @@ def extract_all(
 ) -> Outcome:
     """Fill `out/audio` (log-mel, float16) and `out/video` (RGB, uint8) with all clips.
 
-    Feature files of MMAction2 (.npy) are stored as they are. All processors decode; where there is a GPU, it makes the log-mel. Clips that a kill left stored are kept. What
-    can't be decoded of a clip is listed in `out/skipped.csv`, and what lasts less than the manifest says in
-    `out/shorter.csv`.
+    All processors decode; where there is a GPU, it makes the log-mel. Feature files of MMAction2 (.npy) are stored as
+    they are. Clips that a kill left stored are kept. What can't be decoded of a clip is listed in `out/skipped.csv`,
+    and what lasts less than the manifest says in `out/shorter.csv`.
 
     Raises:
         ConfigError: if there are feature files, and the front end in force is not the one they were made by.
