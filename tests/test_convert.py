@@ -214,6 +214,8 @@ def replaced(key, value):
         (replaced("backbone.conv1.bn.weight", torch.zeros(4).half()), "holds torch.float16, expected torch.float32"),
         (replaced("backbone.odd", torch.zeros(1).expand(10**6, 10**6)), "its tensors are larger than the file"),
         (replaced("backbone.odd", 3), "expected a mapping of names to tensors"),
+        (replaced("cls_head.fc_cls.bias", torch.ones(3).to_sparse()), "expected a mapping of names to tensors"),
+        (replaced("cls_head.fc_cls.bias", torch.ones(3, device="meta")), "expected a mapping of names to tensors"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_names(theirs, tmp_path, change, message):

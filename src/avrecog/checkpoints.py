@@ -3,6 +3,7 @@
 import io
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ KEYS: Mapping[str, type] = {
 }
 UNREADABLE = (
     *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError),
-    *(AssertionError, MemoryError, zipfile.BadZipFile),
+    *(AssertionError, MemoryError, zipfile.BadZipFile, struct.error),
 )  # what torch.load raises over files that are no checkpoints
 
 
@@ -113,7 +114,7 @@ def _problem(checkpoint: Any, n_bytes: int) -> str | None:
             return f"expected {key} as {kind.__name__}, got {type(checkpoint.get(key)).__name__}"
     if not checkpoint["classes"] or not all(isinstance(name, str) for name in checkpoint["classes"]):
         return "expected the names of the classes"
-    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in checkpoint["weights"].items()):
+    if not are_weights(checkpoint["weights"]):
         return "expected tensors as weights"
     if n_tensor_bytes(checkpoint["weights"]) > n_bytes:
         return "its weights are larger than the file"  # views that repeat one number
@@ -159,6 +160,18 @@ def differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> lis
         if weights[key].dtype != own[key].dtype
     ]
     return problems
+
+
+def are_weights(content: Any) -> bool:
+    """Whether it is names and plain tensors: not sparse or quantised, and not shapes without values."""
+    return isinstance(content, Mapping) and all(
+        isinstance(key, str)
+        and isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        for key, value in content.items()
+    )
 
 
 def n_tensor_bytes(weights: Mapping[str, Tensor]) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from avrecog.checkpoints import (
     FORMAT,
+    are_weights,
     differences,
     load_plain,
     n_tensor_bytes,
@@ -163,9 +164,7 @@ def read_foreign(path: Path) -> Foreign:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: expected a mapping of tensors, got {type(content).__name__}")
     state = content.get("state_dict", content)
-    if not isinstance(state, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
-    ):
+    if not are_weights(state):
         raise CheckpointError(f"{path}: expected a mapping of names to tensors; fetch it again")
     if n_tensor_bytes(state) > path.stat().st_size:
         raise CheckpointError(f"{path}: its tensors are larger than the file")
@@ -176,7 +175,7 @@ def read_foreign(path: Path) -> Foreign:
     unused += [key for key in state if key not in given]
     with torch.device("meta"):  # the shapes alone first
         shapes = build_model(config, n_classes)
-    names = _foreign_names(shapes, origin)
+    names = foreign_names(shapes, origin)
     own = {names[key]: value for key, value in shapes.state_dict().items() if key in names}
     for key in own.keys() - given.keys():
         if key.endswith(".num_batches_tracked"):  # torch before 0.4.1 did not count them
@@ -244,7 +243,7 @@ def _recognised(state: Mapping[str, Tensor], path: Path) -> tuple[str, ModelConf
     )
 
 
-def _foreign_names(network: nn.Module, origin: str) -> dict[str, str]:
+def foreign_names(network: nn.Module, origin: str) -> dict[str, str]:
     """Our name of each tensor -> its name there, in their order; the standardisation, which is ours alone, has none."""
     names = {}
     for key in network.state_dict():
@@ -283,7 +282,7 @@ def _write_mmaction2(model: TrainedModel, source: Path, target: Path) -> str:
         known = config.backbone in resnets and (config.width, config.snippet, config.motion) == (None, 1, False)
     if not known:
         raise CheckpointError(f"{source}: MMAction2 has no network like {describe(config)}; nothing is written")
-    names, weights = _foreign_names(model.network, "mmaction2"), model.network.state_dict()
+    names, weights = foreign_names(model.network, "mmaction2"), model.network.state_dict()
     meta = {"epoch": model.epoch, "CLASSES": model.classes, "dataset_meta": {"classes": model.classes}}
     save_plain(target, {"meta": meta, "state_dict": {theirs: weights[key] for key, theirs in names.items()}})
     lines = [f"{source} ({describe(config)}, {len(model.classes)} classes) -> {target} (MMAction2)"]
