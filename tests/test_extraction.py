@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from avrecog import extraction
-from avrecog.errors import LockError, MediaError
+from avrecog.errors import ConfigError, LockError, MediaError
 from avrecog.extraction import extract_all
-from avrecog.logmel import AudioConfig, LogMel, LogMelConfig
+from avrecog.logmel import FRONT_ENDS, AudioConfig, LogMel, LogMelConfig
 from avrecog.manifests.clip import Clip
 from avrecog.media.audio import decode_audio
 from avrecog.media.container import probe
@@ -264,3 +264,31 @@ def test_many_jobs_keep_the_order_of_the_manifest(clips, tmp_path, monkeypatch):
 def test_a_second_extraction_into_the_same_folder_is_refused(clips, tmp_path):
     with other_writer(tmp_path / "out") as process, pytest.raises(LockError, match=f"process {process.pid} is writing"):
         extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 0.0)
+
+
+@pytest.fixture
+def features(tmp_path) -> Clip:
+    """A clip whose file holds features that MMAction2 made."""
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((100, 80), dtype=np.float32))
+    path = str(tmp_path / "a.npy")
+    return Clip("a", path, "x", "g", None, 0.0, 1.6, 1.6, 0, 0.0, 16_000, True, False)
+
+
+def test_feature_files_are_stored_as_they_are(features, tmp_path):
+    audio = AudioConfig(logmel="mmaction2")
+    outcome = extract_all([features], tmp_path / "out", audio, VIDEO, 0.0)
+    store = Store(tmp_path / "out/audio", dataclasses.asdict(FRONT_ENDS["mmaction2"]))
+    np.testing.assert_array_equal(store["a"], np.load(features.path).astype(np.float16))
+    assert (outcome.metrics["n_skipped"], outcome.metrics["n_shorter"]) == (0, 0)
+
+
+def test_feature_files_are_refused_under_a_front_end_that_did_not_make_them(features, tmp_path):
+    with pytest.raises(ConfigError, match=r"a\.npy holds features that MMAction2 made.*set audio\.logmel: mmaction2"):
+        extract_all([features], tmp_path / "out", AUDIO, VIDEO, 0.0)
+
+
+def test_a_missing_feature_file_is_skipped_and_listed(features, tmp_path):
+    lost = dataclasses.replace(features, clip_id="b", path=str(tmp_path / "b.npy"))
+    outcome = extract_all([features, lost], tmp_path / "out", AudioConfig(logmel="mmaction2"), None, 0.5)
+    assert outcome.metrics["n_skipped"] == 1
+    assert "no such file" in skipped(tmp_path / "out")[0]["reason"]

@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from avrecog.config import load_params, plain, validate
+from avrecog.errors import ConfigError
 from avrecog.logmel import FRONT_ENDS, AudioConfig, LogMel, LogMelConfig, mel_basis
 
 FRONT = {"default": LogMelConfig(), **FRONT_ENDS}
@@ -165,3 +167,24 @@ def test_the_section_needs_a_front_end():
 def test_frames_per_second():
     assert LogMelConfig().frames_per_s == 62.5
     assert LogMelConfig(sample_rate=8_000, hop_length=80).frames_per_s == 100
+
+
+@pytest.mark.parametrize("name", FRONT_ENDS)
+def test_a_front_end_is_had_by_its_name(name):
+    assert validate(AudioConfig, {"logmel": name}, "audio").logmel == FRONT_ENDS[name]
+
+
+def test_an_unknown_front_end_is_told_with_the_nearest_one():
+    with pytest.raises(ConfigError) as caught:
+        validate(AudioConfig | None, {"logmel": "mmaction"}, "audio")
+    told = "audio.logmel: expected a mapping, or slowfast or mmaction2, got 'mmaction'; did you mean `mmaction2`?"
+    assert str(caught.value) == told
+    with pytest.raises(ConfigError, match=r"^audio\.logmel\.n_fftt: unknown key; did you mean `n_fft`\?$"):
+        validate(AudioConfig | None, {"logmel": {"n_fftt": 512}}, "audio")
+
+
+def test_a_named_front_end_reaches_the_store_and_the_tables_as_its_values(tmp_path):
+    (tmp_path / "params.yaml").write_text("audio: {logmel: mmaction2}\n")
+    params = load_params(tmp_path / "params.yaml", audio=AudioConfig | None)
+    assert params.flat()["audio.logmel.window"] == "sine"
+    assert validate(AudioConfig, plain(params.audio), "audio") == params.audio

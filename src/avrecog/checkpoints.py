@@ -3,8 +3,9 @@
 import io
 import pickle
 import re
+import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,19 @@ KEYS: Mapping[str, type] = {
 }
 UNREADABLE = (
     *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError),
-    *(AssertionError, MemoryError, zipfile.BadZipFile),
+    *(AssertionError, MemoryError, zipfile.BadZipFile, struct.error),
 )  # what torch.load raises over files that are no checkpoints
 
 
 def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """Write a checkpoint whole or not at all; equal contents give equal bytes."""
+    save_plain(path, {"format": FORMAT, **checkpoint})
+
+
+def save_plain(path: Path, content: Mapping[str, Any]) -> None:
+    """torch.save, whole or not at all; equal contents give equal bytes."""
     buffer = io.BytesIO()  # torch.save writes the file's name into the file, and ours is a temporary one
-    torch.save({"format": FORMAT, **checkpoint}, buffer)
+    torch.save(dict(content), buffer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
@@ -45,25 +51,43 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if the file is missing, damaged, not ours, or holds anything but tensors and plain values.
     """
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint; run `dvc repro train`")
+    checkpoint = load_plain(path, "train again")
+    problem = _problem(checkpoint, path.stat().st_size)
+    if problem:
+        raise CheckpointError(f"{path}: not a checkpoint of avrecog's: {problem}")
+    return checkpoint  # type: ignore[no-any-return]
+
+
+def load_plain(path: Path, mend: str, stand_ins: Sequence[tuple[Any, str]] = (), before_zip: bool = False) -> Any:
+    """What torch.save wrote, on the CPU: tensors and plain values; nothing in it runs.
+
+    Args:
+        path: the file.
+        mend: what to do about a damaged one.
+        stand_ins: (class, name): a class that is made in place of what the file asks for by that name.
+        before_zip: read the format of torch before 1.6 too.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged, or holds anything else.
+    """
     try:
-        _check_archive(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        _check_archive(path, mend, before_zip)
+        with torch.serialization.safe_globals(list(stand_ins)):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint; run `dvc repro train`") from None
+        raise CheckpointError(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError as error:
         what = re.search(r"GLOBAL (\S+)", str(error))
         found = f" ({what.group(1)})" if what else ""
         raise CheckpointError(f"{path}: holds more than tensors and plain values{found}, so it is not loaded") from None
     except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: is damaged or no checkpoint ({reason}); train again") from None
-    problem = _problem(checkpoint, path.stat().st_size)
-    if problem:
-        raise CheckpointError(f"{path}: not a checkpoint of avrecog's: {problem}")
-    return checkpoint
+        raise CheckpointError(f"{path}: is damaged or no checkpoint ({reason}); {mend}") from None
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(path: Path, mend: str, before_zip: bool) -> None:
     """torch.save writes a zip of uncompressed entries; anything else would go to other readers, or grow.
 
     Raises:
@@ -71,12 +95,14 @@ def _check_archive(path: Path) -> None:
     """
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
-            raise CheckpointError(f"{path}: is damaged or no checkpoint (not a zip file); train again")
+            if before_zip:
+                return
+            raise CheckpointError(f"{path}: is damaged or no checkpoint (not a zip file); {mend}")
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
     if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise CheckpointError(f"{path}: is damaged or no checkpoint (its entries are compressed); train again")
+        raise CheckpointError(f"{path}: is damaged or no checkpoint (its entries are compressed); {mend}")
 
 
 def _problem(checkpoint: Any, n_bytes: int) -> str | None:
@@ -88,9 +114,9 @@ def _problem(checkpoint: Any, n_bytes: int) -> str | None:
             return f"expected {key} as {kind.__name__}, got {type(checkpoint.get(key)).__name__}"
     if not checkpoint["classes"] or not all(isinstance(name, str) for name in checkpoint["classes"]):
         return "expected the names of the classes"
-    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in checkpoint["weights"].items()):
+    if not are_weights(checkpoint["weights"]):
         return "expected tensors as weights"
-    if sum(value.numel() * value.element_size() for value in checkpoint["weights"].values()) > n_bytes:
+    if n_tensor_bytes(checkpoint["weights"]) > n_bytes:
         return "its weights are larger than the file"  # views that repeat one number
     if not isinstance(checkpoint.get("state", {}), dict):
         return f"expected state as dict, got {type(checkpoint['state']).__name__}"
@@ -113,7 +139,14 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -
     Raises:
         CheckpointError: naming what is missing, left over or of another shape or type.
     """
-    own = model.state_dict()
+    problems = differences(model.state_dict(), weights)
+    if problems:
+        shown = "; ".join(sorted(problems)[:5])
+        raise CheckpointError(f"{where}: is of another model: {len(problems)} differences, e.g. {shown}")
+
+
+def differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """In words, each tensor of `weights` that is missing, left over, or of another shape or type than in `own`."""
     problems = [f"{key} is missing" for key in own.keys() - weights.keys()]
     problems += [f"{key} is left over" for key in weights.keys() - own.keys()]
     problems += [
@@ -126,9 +159,24 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -
         for key in own.keys() & weights.keys()
         if weights[key].dtype != own[key].dtype
     ]
-    if problems:
-        shown = "; ".join(sorted(problems)[:5])
-        raise CheckpointError(f"{where}: is of another model: {len(problems)} differences, e.g. {shown}")
+    return problems
+
+
+def are_weights(content: Any) -> bool:
+    """Whether it is names and plain tensors: not sparse or quantised, and not shapes without values."""
+    return isinstance(content, Mapping) and all(
+        isinstance(key, str)
+        and isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        for key, value in content.items()
+    )
+
+
+def n_tensor_bytes(weights: Mapping[str, Tensor]) -> int:
+    """How large the tensors would be without the views that repeat one number."""
+    return sum(value.numel() * value.element_size() for value in weights.values())
 
 
 def transfer_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> list[str]:

@@ -19,11 +19,13 @@ from tqdm import tqdm
 
 from avrecog.atomic import atomic_path, sole_writer
 from avrecog.config import plain
-from avrecog.errors import AvrecogError, MediaError
+from avrecog.errors import AvrecogError, ConfigError, MediaError
 from avrecog.hardware import pick_device
-from avrecog.logmel import AudioConfig, LogMel
+from avrecog.logmel import FRONT_ENDS, AudioConfig, LogMel
 from avrecog.manifests.clip import Clip, clips_digest, media_path
 from avrecog.media.audio import decode_audio
+from avrecog.media.features import ENDING as FEATURES
+from avrecog.media.features import read_features
 from avrecog.media.settings import VideoConfig
 from avrecog.media.video import decode_video
 from avrecog.outcome import Outcome
@@ -50,15 +52,17 @@ def extract_all(
 ) -> Outcome:
     """Fill `out/audio` (log-mel, float16) and `out/video` (RGB, uint8) with all clips.
 
-    All processors decode; where there is a GPU, it makes the log-mel. Clips that a kill left stored are kept. What
-    can't be decoded of a clip is listed in `out/skipped.csv`, and what lasts less than the manifest says in
-    `out/shorter.csv`.
+    All processors decode; where there is a GPU, it makes the log-mel. Feature files of MMAction2 (.npy) are stored as
+    they are. Clips that a kill left stored are kept. What can't be decoded of a clip is listed in `out/skipped.csv`,
+    and what lasts less than the manifest says in `out/shorter.csv`.
 
     Raises:
+        ConfigError: if there are feature files, and the front end in force is not the one they were made by.
         MediaError: if more than the fraction `max_skipped` of the clips can't be decoded.
         LockError: if another process is writing `out`.
     """
     began = time.perf_counter()
+    _check_features(clips, audio)
     source = _source(clips)
     with sole_writer(out), contextlib.ExitStack() as stack:
         writers: dict[str, StoreWriter] = {}
@@ -107,6 +111,20 @@ def extract_all(
         },
         files=[out / "skipped.csv", out / "shorter.csv"],
     )
+
+
+def _check_features(clips: Sequence[Clip], audio: AudioConfig | None) -> None:
+    """Refuse to store feature files under settings that they were not made by.
+
+    Raises:
+        ConfigError: naming the first one.
+    """
+    first = next((clip.path for clip in clips if clip.path.endswith(FEATURES)), None)
+    if first is not None and audio is not None and audio.logmel != FRONT_ENDS["mmaction2"]:
+        raise ConfigError(
+            f"params.yaml: {first} holds features that MMAction2 made, which only its own front end describes; set "
+            f"audio.logmel: mmaction2"
+        )
 
 
 def _source(clips: Sequence[Clip]) -> str:
@@ -223,8 +241,11 @@ class _Extractor:
         path = media_path(clip.path)
         if wants_audio and self.audio is not None:
             try:
-                waveform = decode_audio(path, self.audio.logmel.sample_rate, clip.start_s, clip.stop_s)
-                if self.log_mel is not None:
+                if path.suffix == FEATURES:
+                    log_mel = read_features(path, clip.start_s, clip.stop_s)
+                else:
+                    waveform = decode_audio(path, self.audio.logmel.sample_rate, clip.start_s, clip.stop_s)
+                if waveform is not None and self.log_mel is not None:
                     log_mel, waveform = _log_mel(self.log_mel, waveform, torch.device("cpu")), None
             except (AvrecogError, MemoryError) as error:
                 problems.append(str(error) or f"{clip.path}: too large for this machine's memory")

@@ -14,6 +14,7 @@ from avrecog.config import plain
 from avrecog.datasets.audio import AudioClips
 from avrecog.datasets.augment import AugmentConfig
 from avrecog.datasets.clips import ClipDataset
+from avrecog.datasets.mmaction2_sampling import FrameSampling
 from avrecog.datasets.rgb import RgbClips
 from avrecog.datasets.sampling import n_covering_views
 from avrecog.errors import ConfigError, ManifestError, StoreError
@@ -92,9 +93,26 @@ def open_split(
         store.verify(_part_to_verify(store, clip_ids))
     index = {label: position for position, label in enumerate(tables.classes)}
     labels = np.array([index[clip.label] for clip in usable], dtype=np.int64)
-    dataset = make_dataset(model, front_end, store, clip_ids, labels, augment)
+    dataset = make_dataset(model, front_end, store, clip_ids, labels, augment, _frame_sampling(model, usable))
     left_out = [clip.clip_id for clip in chosen if clip.clip_id not in store]
     return OpenSplit(dataset, left_out, store.fingerprint(clip_ids))
+
+
+def _frame_sampling(model: ModelConfig, clips: Sequence[Clip]) -> FrameSampling | None:
+    """How the model's crops lie by video frame numbers; None: by time.
+
+    Raises:
+        ManifestError: if a clip has no frames to count.
+    """
+    if not isinstance(model, AudioModelConfig) or model.sampling == "time":
+        return None
+    without = [clip.clip_id for clip in clips if clip.n_frames < 1]
+    if without:
+        raise ManifestError(
+            f"sampling {model.sampling} counts video frames, and {len(without)} clips have none, the first is "
+            f"{without[0]}; drop them, or set `sampling: time`"
+        )
+    return FrameSampling(model.sampling, np.array([clip.n_frames for clip in clips], dtype=np.int64))
 
 
 def _part_to_verify(store: Store, clip_ids: Sequence[str]) -> Sequence[str]:
@@ -160,11 +178,12 @@ def make_dataset(
     clip_ids: Sequence[str],
     labels: np.ndarray,
     augment: AugmentConfig,
+    sampling: FrameSampling | None = None,
 ) -> ClipDataset[Any]:
-    """The dataset that gives the model its batches."""
+    """The dataset that gives the model its batches; without `sampling`, its log-mel crops lie by time."""
     if isinstance(model, AudioModelConfig):
         assert front_end.audio is not None
-        return AudioClips(store, clip_ids, labels, model.mel_frames, front_end.audio.logmel, augment.audio)
+        return AudioClips(store, clip_ids, labels, model.mel_frames, front_end.audio.logmel, augment.audio, sampling)
     size = (model.crop_height, model.crop_width)
     return RgbClips(store, clip_ids, labels, model.n_segments, model.snippet, size, augment.video)
 
@@ -175,6 +194,8 @@ def views_of_typical_clip(model: ModelConfig, typical_rows: int, n_views: int | 
     covering = int(n_covering_views(np.array([typical_rows]), window)[0])
     if n_views is None:
         return covering
+    if isinstance(model, AudioModelConfig) and model.sampling != "time":
+        return n_views
     free = typical_rows - window
     return max(1, min(n_views, free + 1 if isinstance(model, AudioModelConfig) else covering))
 

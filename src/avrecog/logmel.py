@@ -6,14 +6,15 @@ is off by 1.9e-4.
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torchaudio
+from pydantic import field_validator
 from torch import Tensor, nn
 
-from avrecog.config import Count, Flag, NonNegativeNumber, Number, PositiveNumber, section
+from avrecog.config import Count, Flag, NonNegativeNumber, Number, PositiveNumber, section, suggest
 from avrecog.errors import ConfigError
 
 
@@ -77,7 +78,17 @@ class LogMelConfig:
 class AudioConfig:
     """Section `audio` in params.yaml: the front end."""
 
-    logmel: LogMelConfig
+    logmel: LogMelConfig  # or the name of one in FRONT_ENDS
+
+    @field_validator("logmel", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in FRONT_ENDS:
+            known = " or ".join(FRONT_ENDS)
+            raise ValueError(f"expected a mapping, or {known}, got {value!r}{suggest(value, FRONT_ENDS)}")
+        return FRONT_ENDS[value]
 
 
 FRONT_ENDS = {

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from avrecog.datasets.audio import AudioClips
 from avrecog.datasets.augment import AudioAugmentConfig
+from avrecog.datasets.mmaction2_sampling import FrameSampling
+from avrecog.errors import ConfigError
 from avrecog.logmel import LogMelConfig
 from avrecog.store import MemoryStore
 
@@ -22,7 +24,15 @@ def clip_set(*lengths: int, mel_frames: int = 10, augment: AudioAugmentConfig | 
     }
     clip_ids = changes.get("clip_ids", list(arrays))
     labels = np.arange(len(clip_ids))
-    return AudioClips(MemoryStore(arrays), clip_ids, labels, mel_frames, FRONT_END, augment or AudioAugmentConfig())
+    return AudioClips(
+        MemoryStore(arrays),
+        clip_ids,
+        labels,
+        mel_frames,
+        FRONT_END,
+        augment or AudioAugmentConfig(),
+        changes.get("sampling"),
+    )
 
 
 def rows_of(batch: torch.Tensor) -> list[list[float]]:
@@ -141,3 +151,47 @@ def test_no_clips_have_no_views():
     assert len(clips) == 0
     assert clips.views(None).shape == clips.views(2).shape == (0, 2)
     assert clips.n_shorter == 0
+
+
+def by_frames(*n_frames: int, rule="mmaction2-1.x") -> FrameSampling:
+    return FrameSampling(rule, np.array(n_frames))
+
+
+def test_views_by_frame_number_are_cut_or_completed_with_silence():
+    clips = clip_set(320, 100, sampling=by_frames(160, 160), mel_frames=100)
+    views = clips.views(1)
+    (batch,) = clips.view_batch(views, CPU)
+    long, short = rows_of(batch)  # frames 48 to 111 of 160: rows 98 to 224 of 320, 31 to 70 of 100
+    assert long == list(range(98, 198))
+    silence = float(np.float16(FRONT_END.silence))
+    assert short[:39] == [float(np.float16(100 + row)) for row in range(31, 70)]
+    assert short[39:] == [silence] * 61
+
+
+def test_training_crops_by_frame_number_begin_anywhere():
+    clips = clip_set(400, sampling=by_frames(100), mel_frames=30)
+    starts = set()
+    for epoch in range(300):
+        (row,) = rows_of(clips.training_batch(np.array([0]), clips.draw(0, epoch), CPU)[0])
+        assert row == [row[0] + step for step in range(30)]
+        starts.add(row[0])
+    assert starts == {4.0 * (first + 1) for first in range(37)}
+
+
+def test_empty_crops_are_silence_and_are_told_once(caplog):
+    clips = clip_set(400, 400, sampling=by_frames(63, 100), mel_frames=30)
+    assert "1 of 2 clips give empty crops" in caplog.text
+    caplog.clear()
+    (batch,) = clips.view_batch(clips.views(1), CPU)
+    (training,) = clips.training_batch(np.array([0]), clips.draw(0, 0), CPU)
+    silence = float(np.float16(FRONT_END.silence))
+    assert rows_of(batch)[0] == rows_of(training)[0] == [silence] * 30
+    assert silence not in rows_of(batch)[1]
+    assert not caplog.text
+
+
+def test_sampling_by_frame_number_refuses_what_it_has_no_rule_for():
+    with pytest.raises(ConfigError, match=r"test\.n_clips: expected a number with sampling mmaction2-1\.x"):
+        clip_set(100, sampling=by_frames(100)).views(None)
+    with pytest.raises(ConfigError, match=r"roll: expected false with sampling mmaction2-1\.x"):
+        clip_set(100, sampling=by_frames(100), augment=AudioAugmentConfig(roll=True))

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from avrecog.benchmarking import BenchmarkConfig
 from avrecog.checkpoints import load_checkpoint
 from avrecog.config import At, load_params
+from avrecog.convert import foreign_names, load_mmaction2
 from avrecog.errors import AvrecogError
 from avrecog.fusion import FuseConfig
 from avrecog.fusion_methods import read_fusion
@@ -273,10 +274,46 @@ def test_checkpoints(seeds, tmp_path):
         fuzz()
 
 
+def theirs_of(path) -> dict[str, object]:
+    """A checkpoint of ours as MMAction2 would have saved it in training."""
+    network = load_model(path).network
+    weights, names = network.state_dict(), foreign_names(network, "mmaction2")
+    state = {theirs: weights[key] for key, theirs in names.items()}
+    return {"meta": {"epoch": 3, "CLASSES": ("a", "b", "c")}, "optimizer": {"lr": 0.1}, "state_dict": state}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_foreign_checkpoints(seeds, tmp_path, zipped):
+    good = theirs_of(seeds / "best.ckpt")
+    path = tmp_path / "a.pth"
+    torch.save(good, path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    places = [(key,) for key in good] + [(key, inner) for key in ("meta", "state_dict") for inner in good[key]]
+    change = st.tuples(st.sampled_from(places), STRANGE_VALUE | STRANGE_TENSOR)
+    with Limits(f"foreign checkpoint, {'zip' if zipped else 'before zip'}") as limits:
+
+        @fuzzed
+        @given(st.booleans(), EDITS, st.lists(change, min_size=1, max_size=3))
+        def fuzz(blind, edits, changes):
+            if blind:
+                path.write_bytes(edited(content, edits))
+            else:
+                torch.save(laid_over(good, changes), path, _use_new_zipfile_serialization=zipped)
+            with limits.one():
+                load_mmaction2(path)
+
+        fuzz()
+
+
 def changed(tree, changes):
+    """A copy of our checkpoint's content with other values at some places."""
+    front_end = {"audio": {"logmel": dict(tree["front_end"]["audio"]["logmel"])}, "video": None}
+    return laid_over({**tree, "front_end": front_end}, changes)
+
+
+def laid_over(tree, changes):
     """A copy of nested dicts with other values at some places."""
     result = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
-    result["front_end"] = {"audio": {"logmel": dict(tree["front_end"]["audio"]["logmel"])}, "video": None}
     for place, value in changes:
         here = result
         for step in place[:-1]:

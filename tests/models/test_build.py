@@ -10,6 +10,7 @@ from avrecog.errors import ConfigError
 from avrecog.inference import folded
 from avrecog.models.audio_resnet import DEPTHS, AudioResNet
 from avrecog.models.build import ARCHITECTURES, ModelSection, PipelineConfig, build_model, describe
+from avrecog.models.resnet_audio import Block, ResNetAudio
 
 CONFIGS = {
     "audio": {"architecture": "audio", "depth": 10, "width": 8, "mel_frames": 48, "dropout": 0.0},
@@ -22,6 +23,13 @@ CONFIGS = {
         "dropout": 0.0,
     },
     "audio cnn10": {"architecture": "audio", "backbone": "cnn10", "depth": None, "width": 8, "dropout": 0.0},
+    "audio resnetaudio": {
+        "architecture": "audio",
+        "backbone": "resnetaudio",
+        "depth": 50,
+        "width": 4,
+        "dropout": 0.0,
+    },
     "tsn": {"architecture": "tsn", "backbone": "resnet10t", "width": 8, "n_segments": 2, "dropout": 0.0},
     "tsn motion": {
         "architecture": "tsn",
@@ -38,6 +46,7 @@ SHAPES = {
     "audio bottleneck": (1, 64, 32),
     "audio timm": (1, 48, 32),
     "audio cnn10": (1, 48, 32),
+    "audio resnetaudio": (1, 24, 16),
     "tsn": (2, 3, 32, 32),
     "tsn motion": (2, 9, 32, 32),
 }
@@ -99,7 +108,8 @@ def test_folding_the_batch_norms_changes_no_score(name):
     model(batch(name, 4))  # statistics other than 0 and 1
     model.eval()
     fused = folded(model)
-    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in fused.modules())
+    after_a_sum = ["stem.bn"] if name == "audio resnetaudio" else []  # no one convolution stands before it
+    assert [key for key, part in fused.named_modules() if isinstance(part, torch.nn.BatchNorm2d)] == after_a_sum
     with torch.no_grad():
         torch.testing.assert_close(model(batch(name, 2)), fused(batch(name, 2)), rtol=1e-4, atol=1e-5)
 
@@ -116,6 +126,32 @@ def test_resnet50_has_the_reference_number_of_parameters():
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_every_depth_can_be_built(depth):
     assert AudioResNet(depth, 3, width=8).fc.out_features == 3
+
+
+@pytest.mark.parametrize(("depth", "n_blocks"), [(50, 16), (101, 33), (152, 50)])
+def test_every_depth_of_resnetaudio_has_its_blocks(depth, n_blocks):
+    model = ResNetAudio(depth, 3, width=2)
+    assert sum(isinstance(part, Block) for part in model.modules()) == n_blocks
+
+
+def test_resnetaudio_has_the_reference_number_of_parameters_and_sizes():
+    with torch.device("meta"):
+        model = ResNetAudio(50, 400)
+        assert sum(parameter.numel() for parameter in model.parameters()) == 6_315_728
+        maps = {}
+        for name in ("stem", "layer1", "layer2", "layer3", "layer4"):
+            model.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: maps.update({name: out}))
+        model.eval()(torch.rand(1, 1, 128, 80))
+    assert [tuple(out.shape[1:]) for out in maps.values()] == [
+        *((32, 128, 80), (128, 128, 80), (256, 64, 40), (512, 32, 20), (1024, 16, 10)),
+    ]
+
+
+def test_a_block_of_resnetaudio_begins_as_its_shortcut():
+    block = ResNetAudio(50, 3, width=2).layer1[1].eval()
+    x = torch.rand(1, 8, 6, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), x)
 
 
 def test_the_consensus_of_equal_segments_is_what_one_segment_says():
@@ -145,6 +181,8 @@ def test_motion_sees_no_difference_in_a_still_background():
             {"backbone": "cnn10", "depth": None, "mel_frames": 31},
             "mel_frames: expected 32 at least",
         ),
+        ({"backbone": "resnetaudio"}, "depth: expected one of 50, 101, 152, and a width, got 10 and 8"),
+        ({"backbone": "resnetaudio", "depth": 50, "init_from": "imagenet"}, "timm has no weights for this network"),
         ({"architecture": "transformer"}, "architecture"),
     ],
 )
@@ -185,9 +223,12 @@ def test_weights_that_cannot_be_downloaded_are_an_error_with_the_reason(monkeypa
 
 def test_a_model_is_described_as_in_the_zoo():
     described = [describe(validate(ModelSection, config, "m")) for config in CONFIGS.values()]
-    assert described[:5] == [
-        *("ResNet10 (width 8)", "ResNet50 (width 8)", "resnet10t", "CNN10 (width 8)", "resnet10t (width 8)"),
+    assert described[:6] == [
+        *("ResNet10 (width 8)", "ResNet50 (width 8)", "resnet10t", "CNN10 (width 8)", "ResNetAudio50 (width 4)"),
+        "resnet10t (width 8)",
     ]
+    resnet_audio = {"architecture": "audio", "backbone": "resnetaudio", "depth": 50, "width": 32}
+    assert describe(validate(ModelSection, resnet_audio, "m")) == "ResNetAudio50"
     assert describe(validate(ModelSection, {"architecture": "audio"}, "m")) == "ResNet18"
 
 

@@ -29,6 +29,18 @@ def test_without_warm_up_training_begins_at_the_peak():
     assert learning_rate(0, config(warmup_epochs=0, lr=0.1)) == pytest.approx(0.1)
 
 
+def test_a_rate_that_falls_by_epochs_stays_during_one():
+    settings = config(lr=0.1, lr_updates="epoch", warmup_epochs=0)
+    assert learning_rate(0.99, settings) == learning_rate(0, settings) == pytest.approx(0.1)
+    assert learning_rate(5.5, settings) == learning_rate(5, settings) == pytest.approx(0.05)
+
+
+def test_the_rate_rises_by_steps_even_where_it_falls_by_epochs():
+    settings = config(lr=0.1, lr_updates="epoch", warmup_epochs=2.5)
+    assert learning_rate(1.25, settings) == pytest.approx(0.05)
+    assert learning_rate(2.6, settings) == pytest.approx(0.1)
+
+
 def test_batch_norm_and_bias_do_not_decay_unless_asked():
     model = AudioResNet(10, 3, width=8)
     decayed, plain = make_optimizer(model, config(weight_decay=0.1)).param_groups

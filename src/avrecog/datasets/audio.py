@@ -1,5 +1,6 @@
 """Log-mel crops of a fixed number of frames, gathered from the store in one indexed read a batch."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,9 +9,13 @@ from torch import Tensor
 
 from avrecog.datasets.augment import AudioAugmentConfig, AudioDraw, apply_audio, draw_audio
 from avrecog.datasets.clips import epoch_generator
+from avrecog.datasets.mmaction2_sampling import FrameSampling
 from avrecog.datasets.sampling import n_covering_views, random_starts, view_starts
+from avrecog.errors import ConfigError
 from avrecog.logmel import LogMelConfig
 from avrecog.store import ClipRows
+
+log = logging.getLogger(__name__)
 
 
 class AudioClips:
@@ -24,13 +29,33 @@ class AudioClips:
         mel_frames: int,
         front_end: LogMelConfig,
         augment: AudioAugmentConfig,
+        sampling: FrameSampling | None = None,
     ) -> None:
-        """All `clip_ids` must be stored; `labels` (N,) stand in their order."""
+        """All `clip_ids` must be stored; `labels` (N,), and `sampling` if crops don't lie by time, are in their order.
+
+        Raises:
+            ConfigError: if crops are to be rolled that don't lie by time.
+        """
         positions = store.positions(clip_ids)
         self.clip_ids, self.labels = list(clip_ids), labels
         self.mel_frames, self.front_end, self.augment = mel_frames, front_end, augment
         self._values = store.values
         self._start, self._n_rows = store.start[positions], store.n_rows[positions]
+        self._sampling = sampling
+        if sampling is not None:
+            if augment.roll:
+                raise ConfigError(
+                    f"train.augment.audio.roll: expected false with sampling {sampling.rule}, whose crops have a place"
+                )
+            _, n_filled = sampling.views(1, self._n_rows, mel_frames)
+            if n_empty := int((n_filled == 0).sum()):
+                log.warning(
+                    "sampling %s: %d of %d clips give empty crops, of silence alone: of a clip of 63 frames or 1 the "
+                    "first and the last one that count are the same",
+                    sampling.rule,
+                    n_empty,
+                    len(self),
+                )
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -48,16 +73,31 @@ class AudioClips:
         """Random crops of the clips `indices` (B,), augmented on the device."""
         rows = draw.rows(indices)
         n_rows = self._n_rows[indices]
-        if self.augment.roll:
+        rolled = n_filled = None
+        if self._sampling is not None:
+            starts, n_filled = self._sampling.training_crops(indices, rows.start, n_rows, self.mel_frames)
+        elif self.augment.roll:
             rolled = np.floor(rows.start * n_rows).astype(np.int64)
             starts = np.minimum(n_rows - self.mel_frames, 0) // 2  # 0, or centred where the clip is shorter
         else:
-            rolled, starts = None, random_starts(n_rows, self.mel_frames, rows.start)
-        crops = self._crops(indices, starts, device, rolled)
+            starts = random_starts(n_rows, self.mel_frames, rows.start)
+        crops = self._crops(indices, starts, device, rolled, n_filled)
         return (apply_audio(crops, rows, self.augment, self.front_end.per_db),)
 
     def views(self, n_views: int | None) -> np.ndarray:
-        """(V, 2): clip index and first mel frame of every view; None: as many as cover each clip."""
+        """(V, 2): clip index and first mel frame of every view; None: as many as cover each clip.
+
+        Crops that don't lie by time have a third number: how many mel frames of the clip are in it.
+
+        Raises:
+            ConfigError: if None is asked of crops that don't lie by time.
+        """
+        if self._sampling is not None:
+            if n_views is None:
+                raise ConfigError(f"test.n_clips: expected a number with sampling {self._sampling.rule}, got null")
+            starts, n_filled = self._sampling.views(n_views, self._n_rows, self.mel_frames)
+            clips = np.repeat(np.arange(len(self)), n_views)
+            return np.stack((clips, starts.reshape(-1), n_filled.reshape(-1)), axis=1)
         wanted = n_covering_views(self._n_rows, self.mel_frames) if n_views is None else np.full(len(self), n_views)
         return np.array(
             [
@@ -69,13 +109,22 @@ class AudioClips:
         ).reshape(-1, 2)
 
     def view_batch(self, views: np.ndarray, device: torch.device) -> tuple[Tensor]:
-        """The views (B, 2), as they are stored."""
-        return (self._crops(views[:, 0], views[:, 1], device),)
+        """The views (B, 2 or 3), as they are stored."""
+        n_filled = views[:, 2] if self._sampling is not None else None
+        return (self._crops(views[:, 0], views[:, 1], device, n_filled=n_filled),)
 
     def _crops(
-        self, indices: np.ndarray, starts: np.ndarray, device: torch.device, rolled: np.ndarray | None = None
+        self,
+        indices: np.ndarray,
+        starts: np.ndarray,
+        device: torch.device,
+        rolled: np.ndarray | None = None,
+        n_filled: np.ndarray | None = None,
     ) -> Tensor:
-        """(B, 1, mel_frames, n_mels) float32: rows outside a clip hold silence; `rolled` (B,) rows come last."""
+        """(B, 1, mel_frames, n_mels) float32: rows outside a clip hold silence; `rolled` (B,) rows come last.
+
+        With `n_filled` (B,), the rows from there on hold silence too.
+        """
         inside = starts[:, None] + np.arange(self.mel_frames)
         n_rows = self._n_rows[indices, None]
         row = np.clip(inside, 0, n_rows - 1)
@@ -83,6 +132,8 @@ class AudioClips:
             row = (row + rolled[:, None]) % n_rows
         values = self._values[self._start[indices, None] + row]
         outside = (inside < 0) | (inside >= n_rows)
+        if n_filled is not None:
+            outside |= np.arange(self.mel_frames) >= n_filled[:, None]
         if outside.any():
             values[outside] = self.front_end.silence
         return torch.from_numpy(values).to(device).float()[:, None]

@@ -10,6 +10,7 @@ import av.container
 import av.stream
 
 from avrecog.errors import MediaError
+from avrecog.media import features
 
 av.logging.set_level(av.logging.FATAL)  # FFmpeg's warnings go to stderr otherwise; errors arrive as exceptions
 
@@ -40,9 +41,14 @@ class Probe:
 def probe(path: Path) -> Probe:
     """Duration, sample rate and frame rate of a media file, the beginning of each stream really decoded.
 
+    A feature file (.npy) counts as sound.
+
     Raises:
         MediaError: if the file is missing, not a media file, has neither sound nor picture, or can't be decoded.
     """
+    if path.suffix == features.ENDING:
+        n_rows = len(features.read_features(path))
+        return Probe(round(n_rows / features.ROWS_PER_S, 6), features.SAMPLE_RATE, fps=0.0)
     with open_media(path) as container:
         audio, video = audio_stream(container), video_stream(container)
         if audio is None and video is None:

@@ -11,8 +11,12 @@ from avrecog.config import Count, Flag, Fraction, Text, section
 from avrecog.errors import ConfigError
 from avrecog.models.audio_cnn import SMALLEST, AudioCnn
 from avrecog.models.audio_resnet import DEPTHS, AudioResNet
+from avrecog.models.resnet_audio import DEPTHS as RESNET_AUDIO_DEPTHS
+from avrecog.models.resnet_audio import ResNetAudio
 from avrecog.models.timm_audio import TimmAudio
 from avrecog.models.tsn import Tsn
+
+OWN_WIDTHS = {None: 64, "cnn10": 64, "resnetaudio": 32}  # backbones of our own for log-mel, with their usual width
 
 
 @section
@@ -20,17 +24,20 @@ class AudioModelConfig:
     """A section below `models` with architecture `audio`: a network on log-mel."""
 
     architecture: Literal["audio"]
-    depth: Count | None = 18  # of the ResNet: 10, 18, 34, 50, 101; null with another backbone
-    width: Count | None = 64  # channels of the first stage of the ResNet and of cnn10; null with a network of timm
-    backbone: Text | None = None  # null: the ResNet; cnn10: models/audio_cnn.py; else a network of timm, by its name
+    depth: Count | None = 18  # of the ResNet: 10, 18, 34, 50, 101; of resnetaudio: 50, 101, 152; else null
+    width: Count | None = 64  # channels of the first stage of the networks of our own; null with a network of timm
+    backbone: Text | None = None  # null: the ResNet; cnn10, resnetaudio: files of models/; else timm's, by its name
     mel_frames: Count = 128  # of a crop
+    sampling: Literal["time", "mmaction2-0.x", "mmaction2-1.x"] = "time"  # where crops lie; else by video frame numbers
     dropout: Fraction = 0.5
     init_from: Text | None = None  # null, `imagenet` (timm's weights; needs backbone), or the path of a checkpoint
     train: dict[str, Any] = Field(default_factory=dict)  # what differs from section `train` for this model
 
     def __post_init__(self) -> None:
-        if self.backbone is None and (self.depth not in DEPTHS or self.width is None):
-            known = ", ".join(map(str, DEPTHS))
+        own_depths = {None: list(DEPTHS), "resnetaudio": list(RESNET_AUDIO_DEPTHS)}
+        depths = own_depths.get(self.backbone)
+        if depths is not None and (self.depth not in depths or self.width is None):
+            known = ", ".join(map(str, depths))
             raise ConfigError(f"depth: expected one of {known}, and a width, got {self.depth} and {self.width}")
         if self.backbone == "cnn10":
             if self.depth is not None or self.width is None:
@@ -39,9 +46,9 @@ class AudioModelConfig:
                 )
             if self.mel_frames < SMALLEST:
                 raise ConfigError(f"mel_frames: expected {SMALLEST} at least with cnn10, got {self.mel_frames}")
-        elif self.backbone is not None and (self.depth, self.width) != (None, None):
+        elif depths is None and (self.depth, self.width) != (None, None):
             raise ConfigError(f"depth: expected null, and width null, with backbone {self.backbone}, which has its own")
-        if self.init_from == "imagenet" and self.backbone in (None, "cnn10"):
+        if self.init_from == "imagenet" and self.backbone in OWN_WIDTHS:
             raise ConfigError("init_from: timm has no weights for this network; set backbone, e.g. to resnet18")
 
 
@@ -102,10 +109,13 @@ def _audio(config: AudioModelConfig, n_classes: int, pretrained: bool) -> nn.Mod
     if config.backbone == "cnn10":
         assert config.width is not None
         return AudioCnn(n_classes, config.width, config.dropout)
-    if config.backbone is not None:
+    if config.backbone not in OWN_WIDTHS:
+        assert config.backbone is not None
         return TimmAudio(config.backbone, n_classes, config.dropout, pretrained)
     assert config.depth is not None
     assert config.width is not None
+    if config.backbone == "resnetaudio":
+        return ResNetAudio(config.depth, n_classes, config.width, config.dropout)
     return AudioResNet(config.depth, n_classes, config.width, config.dropout)
 
 
@@ -135,7 +145,9 @@ def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False) -
 
 def describe(config: ModelConfig) -> str:
     """The backbone's name for a table: `ResNet18 (width 32)`, `resnet50`."""
-    own = {None: f"ResNet{config.depth}", "cnn10": "CNN10"} if isinstance(config, AudioModelConfig) else {}
+    own: dict[str | None, str] = {}
+    if isinstance(config, AudioModelConfig):
+        own = {None: f"ResNet{config.depth}", "cnn10": "CNN10", "resnetaudio": f"ResNetAudio{config.depth}"}
     name = own.get(config.backbone, str(config.backbone))
-    usual_width = 64 if config.backbone in own else None
+    usual_width = OWN_WIDTHS[config.backbone] if config.backbone in own else None
     return name if config.width == usual_width else f"{name} (width {config.width})"

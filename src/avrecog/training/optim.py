@@ -27,10 +27,12 @@ def learning_rate(epoch: float, config: TrainConfig) -> float:
 
     Args:
         epoch: epochs done, with their fraction.
-        config: lr, warmup_epochs and epochs.
+        config: lr, lr_updates, warmup_epochs and epochs.
     """
     if epoch < config.warmup_epochs:
         return config.scaled_lr * epoch / config.warmup_epochs
+    if config.lr_updates == "epoch":
+        epoch = max(math.floor(epoch), config.warmup_epochs)
     progress = (epoch - config.warmup_epochs) / (config.epochs - config.warmup_epochs)
     return config.scaled_lr / 2 * (1 + math.cos(math.pi * progress))
 

@@ -30,6 +30,7 @@ class TrainConfig:
     batch_size: Count = 32  # of all devices together
     epochs: Count = 30
     warmup_epochs: NonNegativeNumber = 1.0  # learning rate rises linearly from 0, then falls by a half-cosine to 0
+    lr_updates: Literal["step", "epoch"] = "step"  # how often it falls; epoch: at the begin of each, as MMAction2 does
     momentum: Fraction = 0.9  # sgd
     weight_decay: NonNegativeNumber = 1e-4
     decay_norm_and_bias: Flag = False  # weight decay on batch norm and bias too, as MMAction2 does
