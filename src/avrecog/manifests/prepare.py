@@ -23,6 +23,7 @@ from avrecog.manifests.clip import Clip, media_path, write_manifest, write_split
 from avrecog.manifests.csv_file import read_csv
 from avrecog.manifests.demo import read_demo
 from avrecog.manifests.folder import read_folder
+from avrecog.manifests.kinetics import KineticsConfig, read_kinetics, read_label_map
 from avrecog.manifests.splits import check_groups, counts, make_splits
 from avrecog.media.container import Probe, probe
 from avrecog.outcome import Outcome
@@ -39,15 +40,21 @@ Part = Annotated[float, Strict(), Field(gt=0, lt=1)]
 class DataConfig:
     """Section `data` in params.yaml: where the clips are, and how they are split."""
 
-    source: Literal["demo", "csv", "folder"]
-    annotation: Text  # demo: its YAML; csv: the file; folder: the root; a relative path counts from the project
+    source: Literal["demo", "csv", "folder", "kinetics"]
+    annotation: (
+        Text  # demo: its YAML; csv: the file; folder: the root; kinetics: the lists' folder; counts from the project
+    )
     max_skipped: Fraction = 0.01  # of the clips may be unreadable; above, the stage fails with the list
     test_fold: WholeNumber | None = None  # this fold of the annotation is the test
     val_fraction: Part = 0.2  # of train, where the annotation gives no val
     test_fraction: Part = 0.2  # of all, where the annotation gives no test
     seed: WholeNumber = 0  # of the cuts
+    kinetics: KineticsConfig | None = None  # source kinetics: its lists, and where the media lie
 
     def __post_init__(self) -> None:
+        if (self.kinetics is not None) != (self.source == "kinetics"):
+            expected = "the lists and the roots of the media" if self.kinetics is None else "null"
+            raise ConfigError(f"kinetics: expected {expected} with source {self.source}")
         if self.test_fold is not None and self.source != "csv":
             raise ConfigError(f"test_fold: only source csv has folds, got source {self.source}; set it to null")
 
@@ -101,7 +108,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         [splits[clip.clip_id] for clip in clips],
         "the same clip, {group},",
     )
-    labels = sorted({clip.label for clip in clips})
+    labels = _class_names(data, clips)
     by_split = counts(splits, {clip.clip_id: clip.label for clip in clips})
     _check_labels(labels, by_split)
     n_silent = sum(not clip.has_audio for clip in clips)
@@ -141,8 +148,21 @@ def _read_annotation(data: DataConfig, demo_folder: Path) -> list[AnnotatedClip]
         "demo": lambda: read_demo(annotation, demo_folder),
         "csv": lambda: read_csv(annotation, Path(data.annotation).parent),
         "folder": lambda: read_folder(annotation, Path(data.annotation)),
+        "kinetics": lambda: read_kinetics(annotation, _kinetics(data)),
     }
     return readers[data.source]()
+
+
+def _class_names(data: DataConfig, clips: Sequence[Clip]) -> list[str]:
+    """In the order of their indices: the label map's, so that weights and scores of others fit; else sorted."""
+    if data.source == "kinetics":
+        return read_label_map(media_path(data.annotation), _kinetics(data))
+    return sorted({clip.label for clip in clips})
+
+
+def _kinetics(data: DataConfig) -> KineticsConfig:
+    assert data.kinetics is not None, "the validator sees to it"
+    return data.kinetics
 
 
 def _with_groups(rows: Sequence[AnnotatedClip], contents: Sequence[str]) -> list[AnnotatedClip]:
@@ -280,7 +300,7 @@ def _check_labels(labels: Sequence[str], by_split: dict[str, dict[str, int]]) ->
         raise ManifestError(
             f"class {first!r} stands in val or test and never in train; correct the label or add training clips"
         )
-    for split in ("val", "test"):
+    for split in ("train", "val", "test"):
         absent = sorted(set(labels) - set(by_split[split]))
         if absent:
             log.warning("split %s has no clip of %d classes: %s", split, len(absent), ", ".join(absent[:10]))
