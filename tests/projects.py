@@ -50,7 +50,7 @@ def write_params(folder: Path, *changes: dict[str, Any]) -> None:
 
 
 def shrink_kinetics(folder: Path, section: dict[str, Any]) -> dict[str, Any]:
-    """Rewrite the params.yaml of a Kinetics recipe for the clips of `make_kinetics` and a network trained in seconds."""
+    """Rewrite the params.yaml of a Kinetics recipe for the clips of `make_kinetics`, a network trained in seconds."""
     yaml = YAML()
     document = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
     document["data"] |= {"kinetics": section, "val_fraction": 0.2}

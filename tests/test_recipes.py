@@ -77,18 +77,8 @@ def test_a_kinetics_recipe_trains_in_small(name, tmp_path, tracking_template, ki
     shutil.copytree(tracking_template, tmp_path / "mlruns")
     shutil.copytree(projects.ROOT / "recipes", tmp_path / "recipes")
     apply(tmp_path, name, kinetics.lists)
-    yaml = YAML()
-    params = yaml.load((tmp_path / "params.yaml").read_text())
     assert load_params(tmp_path / "params.yaml", data=DataConfig).data.kinetics.test.endswith("val_list_videos.txt")
-    (model,) = params["pipeline"]["models"]
-    params["data"] |= {"kinetics": kinetics.section, "val_fraction": 0.2}
-    params["train"] |= {"epochs": 1, "warmup_epochs": 0, "batch_size": 16}
-    params["models"]["audio"] |= {"width": 8, "mel_frames": 48}
-    params["models"]["rgb"] |= {"crop_height": 32, "crop_width": 32, "init_from": None}
-    if params["video"] is not None:
-        params["video"] |= {"height": 36, "width": 48}
-    with (tmp_path / "params.yaml").open("w") as file:
-        yaml.dump(params, file)
+    (model,) = projects.shrink_kinetics(tmp_path, kinetics.section)["pipeline"]["models"]
     projects.run(tmp_path, "prepare")
     projects.run(tmp_path, "extract")
     projects.run(tmp_path, "train", model)

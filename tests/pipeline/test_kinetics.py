@@ -1,4 +1,4 @@
-"""Recipe kinetics400_audio_r18 on a small folder in the shape of Kinetics, by DVC, from the lists to the result table."""
+"""Recipe kinetics400_audio_r18 on a small folder in the shape of Kinetics, by DVC, from the lists to the table."""
 
 import json
 import shutil
