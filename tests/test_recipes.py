@@ -97,6 +97,7 @@ def test_the_kinetics_recipes_have_the_schedule_of_the_reference(name, base_lr, 
     assert (train.optimizer, train.momentum, train.weight_decay, train.decay_norm_and_bias) == ("sgd", 0.9, 1e-4, True)
     assert (train.clip_grad_norm, train.epochs, train.val_interval, train.warmup_epochs) == (40.0, 100, 5, 0)
     assert (train.label_smoothing, train.ema_decay, train.augment.mixup_alpha) == (0.0, None, 0.0)
+    assert train.lr_updates == "epoch"
 
 
 def test_a_kinetics_recipe_refuses_a_folder_that_holds_media(tmp_path, kinetics, capsys):
