@@ -119,7 +119,7 @@ def lists():
 
 def copies():
     paths = [row.path for row in annotated()]
-    return lambda: prepare._contents(paths)
+    return lambda: prepare._contents(paths, [Path(path) for path in paths])
 
 
 def splits():

@@ -69,8 +69,9 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         LeakError: if clips of one group, or of one file and its copies, stand in two splits.
     """
     annotated = _read_annotation(data, out / "demo")
-    probes = _probe_all([media_path(row.path) for row in annotated])
-    contents = _contents([row.path for row in annotated])
+    files = [media_path(row.path) for row in annotated]
+    probes = _probe_all(files)
+    contents = _contents([row.path for row in annotated], files)
     rows = _with_groups(annotated, contents)
     clips, kept, skipped = [], [], []
     ids = _clip_ids(rows)
@@ -81,7 +82,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         except MediaError as error:
             skipped.append({"clip_id": clip_id, "where": row.where, "reason": str(error)})
     ends_cut = [clip.clip_id for row, clip in zip(kept, clips, strict=True) if (row.stop_s or 0) > clip.stop_s + 0.1]
-    n_missing = sum(not media_path(row.path).exists() for row in rows)
+    n_missing = sum(not file.exists() for file in files)
     report = {"n_clips": len(clips), "n_skipped": len(skipped), "n_missing": n_missing, "skipped": skipped}
     report["ends_cut"] = ends_cut  # annotated to end after their file does
     if len(skipped) > data.max_skipped * len(rows):
@@ -173,16 +174,18 @@ def _with_groups(rows: Sequence[AnnotatedClip], contents: Sequence[str]) -> list
     ]
 
 
-def _contents(paths: Sequence[str]) -> list[str]:
+def _contents(paths: Sequence[str], files: Sequence[Path]) -> list[str]:
     """For each path the first one of the same file: under another name, or a copy, byte for byte."""
-    real = {path: os.path.realpath(media_path(path)) for path in dict.fromkeys(paths)}
+    real = {path: os.path.realpath(file) for path, file in dict(zip(paths, files, strict=True)).items()}
     groups = [list(dict.fromkeys(real.values()))]
     with ThreadPoolExecutor(n_processors()) as pool:
         for read in (_size, _digest_of_head, _digest):  # whole files are read only where the first bytes are equal
             finer: dict[tuple[int, str], list[str]] = defaultdict(list)
             for number, group in enumerate(groups):
-                for name, value in zip(group, pool.map(partial(_key_of, read), group), strict=True):
-                    finer[number, value].append(name)
+                blocks = [group[begin : begin + 64] for begin in range(0, len(group), 64)]
+                for block, values in zip(blocks, pool.map(partial(_keys_of, read), blocks), strict=True):
+                    for name, value in zip(block, values, strict=True):
+                        finer[number, value].append(name)
             groups = [group for group in finer.values() if len(group) > 1]
     original = {name: group[0] for group in groups for name in group}
     first: dict[str, str] = {}
@@ -201,6 +204,10 @@ def _digest_of_head(path: str) -> str:
 def _digest(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _keys_of(read: Callable[[str], str], paths: Sequence[str]) -> list[str]:
+    return [_key_of(read, path) for path in paths]
 
 
 def _key_of(read: Callable[[str], str], path: str) -> str:
@@ -275,7 +282,7 @@ def _clip_ids(rows: Sequence[AnnotatedClip]) -> list[str]:
     shared = os.path.commonpath([os.path.dirname(path) for path in paths])
     ids = []
     for row, path in zip(rows, paths, strict=True):
-        name = row.clip_id or os.path.splitext(os.path.relpath(path, shared))[0]
+        name = row.clip_id or os.path.splitext(path[len(shared) :].lstrip(os.sep))[0]
         if row.clip_id is None and (row.start_s is not None or row.stop_s is not None):
             name += f"@{row.start_s or 0:g}-{'' if row.stop_s is None else f'{row.stop_s:g}'}"
         ids.append(name)
