@@ -59,6 +59,14 @@ class LabelledClip:
     frequency_hz: float
 
 
+@dataclass(frozen=True)
+class Kinetics:
+    """A folder in the shape of Kinetics."""
+
+    lists: Path  # the folder data.annotation
+    section: dict[str, str | None]  # data.kinetics
+
+
 def make_tone(
     path: Path, frequency_hz: float = 440.0, duration_s: float = 1.0, sample_rate: int = 16_000, n_channels: int = 1
 ) -> Tone:
@@ -152,6 +160,36 @@ def make_labelled_folder(
             _write_mp4(path, frames, fps, wave, sample_rate)
             clips.append(LabelledClip(path, label, frequency_hz))
     return clips
+
+
+def make_kinetics(folder: Path, n_train: int = 10, n_test: int = 5) -> Kinetics:
+    """Write `videos_train/<class>/*.mp4`, `videos_val/*.mp4` and `lists/` with both forms of lists; 1 s clips.
+
+    Class 0, whistling, is high and class 1, air drumming, low; class 2, zumba, has no clip. Of the training clips the
+    last one of class 1 has no sound; two more lines name a video that is missing and one that is broken.
+    """
+    names = ["whistling", "air drumming", "zumba"]
+    lists, train, test = folder / "lists", [], []
+    for index in range(n_train):
+        for label, name in enumerate(names[:2]):
+            times = "_000012_000022" if index == 0 else ""
+            file = f"{name}/train_{label}_{index:02d}{times}.mp4"
+            frequency_hz, with_audio = (1200.0, 300.0)[label] + 10 * index, (label, index) != (1, n_train - 1)
+            make_video(folder / "videos_train" / file, 12, 12.0, with_audio=with_audio, frequency_hz=frequency_hz)
+            train.append(f"{file} {label}")
+    (folder / "videos_train/whistling/broken.mp4").write_text("not a film")
+    train += ["air drumming/missing.mp4 1", "whistling/broken.mp4 0"]
+    for index in range(n_test):
+        for label in (0, 1):
+            frequency_hz = (1200.0, 300.0)[label] + 10 * index + 5
+            make_video(folder / f"videos_val/test_{label}_{index:02d}.mp4", 12, 12.0, frequency_hz=frequency_hz)
+            test.append(f"test_{label}_{index:02d} 12 {label}")
+    lists.mkdir()
+    for file, lines in (("label_map.txt", names), ("kinetics_train_list.txt", train), ("kinetics_val_list.txt", test)):
+        (lists / file).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    roots = {"train_root": str(folder / "videos_train"), "test_root": str(folder / "videos_val")}
+    files = {"train": "kinetics_train_list.txt", "test": "kinetics_val_list.txt", "label_map": "label_map.txt"}
+    return Kinetics(lists, {**files, **roots})
 
 
 def write_annotation(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:

@@ -49,6 +49,22 @@ def write_params(folder: Path, *changes: dict[str, Any]) -> None:
         YAML(typ="safe").dump(params(*changes), file)
 
 
+def shrink_kinetics(folder: Path, section: dict[str, Any]) -> dict[str, Any]:
+    """Rewrite the params.yaml of a Kinetics recipe for the clips of `make_kinetics`, a network trained in seconds."""
+    yaml = YAML()
+    document = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
+    document["data"] |= {"kinetics": section, "val_fraction": 0.2}
+    document["train"] |= {"epochs": 1, "warmup_epochs": 0, "batch_size": 16}
+    document["models"]["audio"] |= {"width": 8, "mel_frames": 48}
+    document["models"]["rgb"] |= {"crop_height": 32, "crop_width": 32, "init_from": None}
+    if document["video"] is not None:
+        document["video"] |= {"height": 36, "width": 48}
+    lay_over(document, {"benchmark": SMALL["benchmark"], "fuse": SMALL["fuse"]})
+    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+        yaml.dump(document, file)
+    return document
+
+
 @contextmanager
 def inside(folder: Path, root: Path | None = None) -> Iterator[None]:
     """Work in `folder` as a stage of the project `root` does."""

@@ -10,16 +10,31 @@ from ruamel.yaml import YAML
 import projects
 from avrecog import cli
 from avrecog.checkpoints import load_checkpoint
-from clips import make_tone, make_video, write_annotation
+from avrecog.config import load_params, read_yaml, validate
+from avrecog.manifests.prepare import DataConfig
+from avrecog.training.settings import TrainConfig
+from clips import make_kinetics, make_tone, make_video, write_annotation
 
 NAMES = sorted(path.stem for path in (projects.ROOT / "recipes").glob("*.yaml") if path.stem != "demo_clips")
+KINETICS = [name for name in NAMES if name.startswith("kinetics")]
+
+
+def apply(folder, name, annotation):
+    with (
+        projects.inside(folder),
+        mock.patch.object(sys, "argv", ["avrecog", "recipe", name, "--annotation", str(annotation)]),
+    ):
+        cli.main()
 
 
 def test_there_are_recipes():
     assert {"default", "esc10", "grid"} <= set(NAMES)
+    assert {
+        f"kinetics400_{name}{own}" for name in ("audio_r18", "audio_r50", "tsn_r50_rgb") for own in ("", "_own")
+    } == set(KINETICS)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*KINETICS}))
 def test_a_recipe_trains(name, tmp_path, tracking_template):
     shutil.copytree(tracking_template, tmp_path / "mlruns")
     shutil.copytree(projects.ROOT / "recipes", tmp_path / "recipes")
@@ -34,11 +49,7 @@ def test_a_recipe_trains(name, tmp_path, tracking_template):
             path = make_tone(tmp_path / f"{index}.wav", frequency, 2.0, 32_000).path
         rows.append({"path": path, "label": label, "fold": 1 + index // 2 % 3})
     annotation = write_annotation(tmp_path / "clips.csv", rows)
-    with (
-        projects.inside(tmp_path),
-        mock.patch.object(sys, "argv", ["avrecog", "recipe", name, "--annotation", str(annotation)]),
-    ):
-        cli.main()
+    apply(tmp_path, name, annotation)
     yaml = YAML()
     params = yaml.load((tmp_path / "params.yaml").read_text())
     params["data"]["source"] = "csv"
@@ -54,3 +65,45 @@ def test_a_recipe_trains(name, tmp_path, tracking_template):
     for model in params["pipeline"]["models"]:
         projects.run(tmp_path, "train", model)
         assert load_checkpoint(tmp_path / "models" / model / "best.ckpt")["classes"] == ["high", "low"]
+
+
+@pytest.fixture(scope="module")
+def kinetics(tmp_path_factory):
+    return make_kinetics(tmp_path_factory.mktemp("kinetics"))
+
+
+@pytest.mark.parametrize("name", KINETICS)
+def test_a_kinetics_recipe_trains_in_small(name, tmp_path, tracking_template, kinetics):
+    shutil.copytree(tracking_template, tmp_path / "mlruns")
+    shutil.copytree(projects.ROOT / "recipes", tmp_path / "recipes")
+    apply(tmp_path, name, kinetics.lists)
+    assert load_params(tmp_path / "params.yaml", data=DataConfig).data.kinetics.test.endswith("val_list_videos.txt")
+    (model,) = projects.shrink_kinetics(tmp_path, kinetics.section)["pipeline"]["models"]
+    projects.run(tmp_path, "prepare")
+    projects.run(tmp_path, "extract")
+    projects.run(tmp_path, "train", model)
+    checkpoint = load_checkpoint(tmp_path / "models" / model / "best.ckpt")
+    assert checkpoint["classes"] == ["whistling", "air drumming", "zumba"]
+
+
+@pytest.mark.parametrize(
+    ("name", "base_lr", "lr", "batch_size"),
+    [("audio_r18", 0.1, 0.0125, 320), ("audio_r50", 2.0, 0.25, 160), ("tsn_r50_rgb", 0.01, 0.00125, 32)],
+)
+def test_the_kinetics_recipes_have_the_schedule_of_the_reference(name, base_lr, lr, batch_size):
+    """One of the reference's eight GPUs: an eighth of its batch and of its learning rate."""
+    train = validate(TrainConfig, read_yaml(projects.ROOT / f"recipes/kinetics400_{name}.yaml")["train"], "train")
+    assert (train.lr, train.scaled_lr, train.batch_size) == (base_lr, lr, batch_size)
+    assert (train.optimizer, train.momentum, train.weight_decay, train.decay_norm_and_bias) == ("sgd", 0.9, 1e-4, True)
+    assert (train.clip_grad_norm, train.epochs, train.val_interval, train.warmup_epochs) == (40.0, 100, 5, 0)
+    assert (train.label_smoothing, train.ema_decay, train.augment.mixup_alpha) == (0.0, None, 0.0)
+    assert train.lr_updates == "epoch"
+
+
+def test_a_kinetics_recipe_refuses_a_folder_that_holds_media(tmp_path, kinetics, capsys):
+    shutil.copytree(projects.ROOT / "recipes", tmp_path / "recipes")
+    with pytest.raises(SystemExit) as stopped:
+        apply(tmp_path, "kinetics400_audio_r18", kinetics.lists.parent)
+    assert stopped.value.code == 1
+    assert "holds lists, a folder; DVC hashes everything in data.annotation" in capsys.readouterr().err
+    assert not (tmp_path / "params.yaml").exists()

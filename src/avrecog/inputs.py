@@ -56,8 +56,9 @@ class LabelledClips:
         """
         clips = read_manifest(folder / "manifest.csv")
         splits, classes = read_splits(folder / "splits.csv"), read_labels(folder / "labels.txt")
+        known = set(classes)
         for clip in clips:
-            if clip.clip_id not in splits or clip.label not in classes:
+            if clip.clip_id not in splits or clip.label not in known:
                 raise ManifestError(
                     f"{folder}: clip {clip.clip_id} lacks a split or a class; run `dvc repro -f prepare`"
                 )

@@ -17,6 +17,7 @@ from ruamel.yaml.representer import RoundTripRepresenter
 from avrecog.atomic import atomic_path
 from avrecog.config import PARAMS, read_yaml
 from avrecog.errors import ConfigError
+from avrecog.manifests.kinetics import check_only_lists
 
 FOLDER = Path("recipes")
 DEFAULT = "default"
@@ -44,6 +45,7 @@ def apply_recipe(name: str, annotation: Path | None) -> str:
 
     Raises:
         ConfigError: if there is no such recipe or annotation, or the recipe has a section that the default lacks.
+        ManifestError: if a folder of Kinetics lists holds more than them.
     """
     if name not in recipe_names():
         raise ConfigError(f"recipe {name}: there is no {FOLDER}/{name}.yaml; recipes: {', '.join(recipe_names())}")
@@ -51,6 +53,8 @@ def apply_recipe(name: str, annotation: Path | None) -> str:
     if annotation is not None:
         if not annotation.exists():
             raise ConfigError(f"--annotation: {annotation} does not exist")
+        if recipe.get("data", {}).get("source") == "kinetics":
+            check_only_lists(annotation)
         recipe["data"] = {**recipe.get("data", {}), "annotation": str(annotation.resolve())}
     elif recipe.get("data", {}).get("source", "demo") != "demo" and "annotation" not in recipe["data"]:
         raise ConfigError(f"recipe {name}: say where the clips are: avrecog recipe {name} --annotation PATH")

@@ -240,14 +240,18 @@ class Store:
         """
         positions = range(len(self.clip_ids)) if clip_ids is None else self.positions(clip_ids).tolist()
         with ThreadPoolExecutor(n_processors()) as pool:
-            for position, whole in zip(positions, pool.map(self._is_whole, positions, chunksize=64), strict=True):
-                if not whole:
-                    clip_id = self.clip_ids[position]
+            blocks = [positions[begin : begin + 64] for begin in range(0, len(positions), 64)]  # a future costs 1.5 kB
+            for damaged in pool.map(self._first_damaged, blocks):
+                if damaged is not None:
+                    clip_id = self.clip_ids[damaged]
                     raise StoreError(f"{self.folder}: the rows of clip {clip_id} differ from what was written; {_MEND}")
 
-    def _is_whole(self, position: int) -> bool:
-        rows = self.values[self.start[position] : self.start[position] + self.n_rows[position]]
-        return f"{zlib.crc32(rows.reshape(-1).view(np.uint8).data):08x}" == self._crc32[position]
+    def _first_damaged(self, positions: Sequence[int]) -> int | None:
+        for position in positions:
+            rows = self.values[self.start[position] : self.start[position] + self.n_rows[position]]
+            if f"{zlib.crc32(rows.reshape(-1).view(np.uint8).data):08x}" != self._crc32[position]:
+                return position
+        return None
 
 
 _MEND = "the store is damaged: remove the folder and run `dvc repro extract`"

@@ -235,7 +235,9 @@ def test_the_same_annotation_gives_the_same_bytes(run, tmp_path):
     ("changes", "message"),
     [
         ({"source": "folder", "test_fold": 1}, "test_fold: only source csv has folds, got source folder"),
-        ({"source": "zip"}, "'demo', 'csv' or 'folder'"),
+        ({"source": "zip"}, "'demo', 'csv', 'folder' or 'kinetics'"),
+        ({"source": "kinetics"}, "kinetics: expected the lists and the roots of the media with source kinetics"),
+        ({"kinetics": {"train": "t", "label_map": "m", "train_root": "r"}}, "kinetics: expected null with source csv"),
         ({"val_fraction": 1.0}, "val_fraction"),
         ({"max_skipped": 1.5}, "max_skipped"),
     ],

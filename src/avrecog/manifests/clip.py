@@ -4,8 +4,9 @@ import csv
 import dataclasses
 import hashlib
 import math
+import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def write_manifest(path: Path, clips: Iterable[Clip]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows([_cell(value) for value in dataclasses.astuple(clip)] for clip in clips)
+        cells = operator.attrgetter(*COLUMNS)
+        writer.writerows([_cell(value) for value in cells(clip)] for clip in clips)
 
 
 def read_manifest(path: Path) -> list[Clip]:
@@ -84,12 +86,12 @@ def read_splits(path: Path) -> dict[str, str]:
     Raises:
         ManifestError: if the file is missing, a column is missing, a split is unknown or a clip_id stands twice.
     """
-    rows = _rows(path, ["clip_id", "split"])
-    for number, row in enumerate(rows, start=2):
-        if row["split"] not in ("train", "val", "test"):
-            raise ManifestError(f"{path}, line {number}: expected split train, val or test, got {row['split']!r}")
-    _refuse_doubles(path, [row["clip_id"] for row in rows])
-    return {row["clip_id"]: row["split"] for row in rows}
+    rows = [(row["clip_id"], row["split"]) for row in _rows(path, ["clip_id", "split"])]
+    for number, (_, split) in enumerate(rows, start=2):
+        if split not in ("train", "val", "test"):
+            raise ManifestError(f"{path}, line {number}: expected split train, val or test, got {split!r}")
+    _refuse_doubles(path, [clip_id for clip_id, _ in rows])
+    return dict(rows)
 
 
 def read_labels(path: Path) -> list[str]:
@@ -107,14 +109,14 @@ def read_labels(path: Path) -> list[str]:
     return names
 
 
-def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             missing = [name for name in columns if name not in (reader.fieldnames or [])]
             if missing:
                 raise ManifestError(f"{path}: column {missing[0]} is missing; run `dvc repro -f prepare`")
-            return list(reader)
+            yield from reader  # the cells of a large manifest, as text, take more memory than its clips
     except OSError as error:
         raise ManifestError(f"{path}: can't be read ({error.strerror}); run `dvc repro prepare`") from None
     except (csv.Error, UnicodeDecodeError) as error:

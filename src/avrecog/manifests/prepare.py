@@ -23,6 +23,7 @@ from avrecog.manifests.clip import Clip, media_path, write_manifest, write_split
 from avrecog.manifests.csv_file import read_csv
 from avrecog.manifests.demo import read_demo
 from avrecog.manifests.folder import read_folder
+from avrecog.manifests.kinetics import KineticsConfig, read_kinetics, read_label_map
 from avrecog.manifests.splits import check_groups, counts, make_splits
 from avrecog.media.container import Probe, probe
 from avrecog.outcome import Outcome
@@ -39,15 +40,21 @@ Part = Annotated[float, Strict(), Field(gt=0, lt=1)]
 class DataConfig:
     """Section `data` in params.yaml: where the clips are, and how they are split."""
 
-    source: Literal["demo", "csv", "folder"]
-    annotation: Text  # demo: its YAML; csv: the file; folder: the root; a relative path counts from the project
+    source: Literal["demo", "csv", "folder", "kinetics"]
+    annotation: (
+        Text  # demo: its YAML; csv: the file; folder: the root; kinetics: the lists' folder; counts from the project
+    )
     max_skipped: Fraction = 0.01  # of the clips may be unreadable; above, the stage fails with the list
     test_fold: WholeNumber | None = None  # this fold of the annotation is the test
     val_fraction: Part = 0.2  # of train, where the annotation gives no val
     test_fraction: Part = 0.2  # of all, where the annotation gives no test
     seed: WholeNumber = 0  # of the cuts
+    kinetics: KineticsConfig | None = None  # source kinetics: its lists, and where the media lie
 
     def __post_init__(self) -> None:
+        if (self.kinetics is not None) != (self.source == "kinetics"):
+            expected = "the lists and the roots of the media" if self.kinetics is None else "null"
+            raise ConfigError(f"kinetics: expected {expected} with source {self.source}")
         if self.test_fold is not None and self.source != "csv":
             raise ConfigError(f"test_fold: only source csv has folds, got source {self.source}; set it to null")
 
@@ -62,8 +69,9 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         LeakError: if clips of one group, or of one file and its copies, stand in two splits.
     """
     annotated = _read_annotation(data, out / "demo")
-    probes = _probe_all([media_path(row.path) for row in annotated])
-    contents = _contents([row.path for row in annotated])
+    files = [media_path(row.path) for row in annotated]
+    probes = _probe_all(files)
+    contents = _contents([row.path for row in annotated], files)
     rows = _with_groups(annotated, contents)
     clips, kept, skipped = [], [], []
     ids = _clip_ids(rows)
@@ -74,7 +82,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         except MediaError as error:
             skipped.append({"clip_id": clip_id, "where": row.where, "reason": str(error)})
     ends_cut = [clip.clip_id for row, clip in zip(kept, clips, strict=True) if (row.stop_s or 0) > clip.stop_s + 0.1]
-    n_missing = sum(not media_path(row.path).exists() for row in rows)
+    n_missing = sum(not file.exists() for file in files)
     report = {"n_clips": len(clips), "n_skipped": len(skipped), "n_missing": n_missing, "skipped": skipped}
     report["ends_cut"] = ends_cut  # annotated to end after their file does
     if len(skipped) > data.max_skipped * len(rows):
@@ -101,7 +109,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         [splits[clip.clip_id] for clip in clips],
         "the same clip, {group},",
     )
-    labels = sorted({clip.label for clip in clips})
+    labels = _class_names(data, clips)
     by_split = counts(splits, {clip.clip_id: clip.label for clip in clips})
     _check_labels(labels, by_split)
     n_silent = sum(not clip.has_audio for clip in clips)
@@ -141,8 +149,21 @@ def _read_annotation(data: DataConfig, demo_folder: Path) -> list[AnnotatedClip]
         "demo": lambda: read_demo(annotation, demo_folder),
         "csv": lambda: read_csv(annotation, Path(data.annotation).parent),
         "folder": lambda: read_folder(annotation, Path(data.annotation)),
+        "kinetics": lambda: read_kinetics(annotation, _kinetics(data)),
     }
     return readers[data.source]()
+
+
+def _class_names(data: DataConfig, clips: Sequence[Clip]) -> list[str]:
+    """In the order of their indices: the label map's, so that weights and scores of others fit; else sorted."""
+    if data.source == "kinetics":
+        return read_label_map(media_path(data.annotation), _kinetics(data))
+    return sorted({clip.label for clip in clips})
+
+
+def _kinetics(data: DataConfig) -> KineticsConfig:
+    assert data.kinetics is not None, "the validator sees to it"
+    return data.kinetics
 
 
 def _with_groups(rows: Sequence[AnnotatedClip], contents: Sequence[str]) -> list[AnnotatedClip]:
@@ -153,16 +174,18 @@ def _with_groups(rows: Sequence[AnnotatedClip], contents: Sequence[str]) -> list
     ]
 
 
-def _contents(paths: Sequence[str]) -> list[str]:
+def _contents(paths: Sequence[str], files: Sequence[Path]) -> list[str]:
     """For each path the first one of the same file: under another name, or a copy, byte for byte."""
-    real = {path: os.path.realpath(media_path(path)) for path in dict.fromkeys(paths)}
+    real = {path: os.path.realpath(file) for path, file in dict(zip(paths, files, strict=True)).items()}
     groups = [list(dict.fromkeys(real.values()))]
     with ThreadPoolExecutor(n_processors()) as pool:
         for read in (_size, _digest_of_head, _digest):  # whole files are read only where the first bytes are equal
             finer: dict[tuple[int, str], list[str]] = defaultdict(list)
             for number, group in enumerate(groups):
-                for name, value in zip(group, pool.map(partial(_key_of, read), group), strict=True):
-                    finer[number, value].append(name)
+                blocks = [group[begin : begin + 64] for begin in range(0, len(group), 64)]
+                for block, values in zip(blocks, pool.map(partial(_keys_of, read), blocks), strict=True):
+                    for name, value in zip(block, values, strict=True):
+                        finer[number, value].append(name)
             groups = [group for group in finer.values() if len(group) > 1]
     original = {name: group[0] for group in groups for name in group}
     first: dict[str, str] = {}
@@ -181,6 +204,10 @@ def _digest_of_head(path: str) -> str:
 def _digest(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _keys_of(read: Callable[[str], str], paths: Sequence[str]) -> list[str]:
+    return [_key_of(read, path) for path in paths]
 
 
 def _key_of(read: Callable[[str], str], path: str) -> str:
@@ -255,7 +282,7 @@ def _clip_ids(rows: Sequence[AnnotatedClip]) -> list[str]:
     shared = os.path.commonpath([os.path.dirname(path) for path in paths])
     ids = []
     for row, path in zip(rows, paths, strict=True):
-        name = row.clip_id or os.path.splitext(os.path.relpath(path, shared))[0]
+        name = row.clip_id or os.path.splitext(path[len(shared) :].lstrip(os.sep))[0]
         if row.clip_id is None and (row.start_s is not None or row.stop_s is not None):
             name += f"@{row.start_s or 0:g}-{'' if row.stop_s is None else f'{row.stop_s:g}'}"
         ids.append(name)
@@ -280,7 +307,7 @@ def _check_labels(labels: Sequence[str], by_split: dict[str, dict[str, int]]) ->
         raise ManifestError(
             f"class {first!r} stands in val or test and never in train; correct the label or add training clips"
         )
-    for split in ("val", "test"):
+    for split in ("train", "val", "test"):
         absent = sorted(set(labels) - set(by_split[split]))
         if absent:
             log.warning("split %s has no clip of %d classes: %s", split, len(absent), ", ".join(absent[:10]))

@@ -1,0 +1,237 @@
+"""Source `kinetics`: lists of clips as MMAction2 has them, a label map, and folders of the downloaded media."""
+
+import os
+import re
+from pathlib import Path
+
+from avrecog.config import Text, section
+from avrecog.errors import ConfigError, ManifestError
+from avrecog.manifests.annotated import AnnotatedClip
+from avrecog.manifests.clip import media_path
+from avrecog.manifests.folder import ENDINGS
+
+TIMES = re.compile(r"_\d{6}_\d{6}$")  # begin and end in seconds, which the downloaders write behind a video's id
+
+
+@section
+class KineticsConfig:
+    """Part `kinetics` of section `data`: the files in the folder `data.annotation`, and where the media lie.
+
+    DVC hashes that folder, so it holds the lists and nothing else. A relative root counts from the project.
+    """
+
+    train: Text  # list of the training clips
+    label_map: Text  # one class name a line; the line number (from 0) is the label of the lists
+    train_root: Text  # folder below which the media of the list lie
+    val: Text | None = None  # null: cut from train (data.val_fraction)
+    test: Text | None = None  # MMAction2's val list; null: cut from train (data.test_fraction)
+    val_root: Text | None = None  # null: train_root
+    test_root: Text | None = None  # null: train_root
+
+    def __post_init__(self) -> None:
+        for name in ("train", "val", "test", "label_map"):
+            value = getattr(self, name)
+            if value is not None and Path(value).name != value:
+                raise ConfigError(f"{name}: expected the name of a file in the folder data.annotation, got {value!r}")
+        for name in ("val", "test"):
+            root = getattr(self, f"{name}_root")
+            if root is not None and getattr(self, name) is None:
+                raise ConfigError(f"{name}_root: expected null where {name} is null, got {root!r}")
+
+
+def read_kinetics(folder: Path, config: KineticsConfig) -> list[AnnotatedClip]:
+    """The rows of the lists, in their order, each with the media file that it means.
+
+    A line is `path label` or `path frames label`, separated by white space, the label counted from 0. The path may
+    hold spaces; a whole number before the label is the number of frames, which is passed over: the file tells its own.
+
+    The path counts from the list's root. It may be a bare video id: an ending may be missing (`.npy` is taken for
+    none), as may the folder of the class, written with spaces or underscores, and the times that downloaders add
+    (`<id>_000012_000022.mp4`). A file that isn't there stays in the rows, for stage prepare to count. The clips of one
+    video id are one group.
+
+    Raises:
+        ManifestError: if a list, the label map or a root can't be read, a list is empty, or lines are wrong (all are
+            counted, twenty listed).
+    """
+    labels = read_label_map(folder, config)
+    clips: list[AnnotatedClip] = []
+    problems: list[str] = []
+    roots: dict[str, _Root] = {}
+    for split in ("train", "val", "test"):
+        name = getattr(config, split)
+        if name is None:
+            continue
+        key = f"{split}_root" if getattr(config, f"{split}_root") is not None else "train_root"
+        written = getattr(config, key)
+        if written not in roots:
+            roots[written] = _Root(written, key)
+        n_before = len(clips) + len(problems)
+        for number, line in enumerate(_lines(folder / name), start=1):
+            if not line.strip():
+                continue
+            where = f"{name}, line {number}"
+            try:
+                clips.append(_annotated(line, where, split, labels, roots[written]))
+            except ValueError as error:
+                problems.append(f"{where}: {error}")
+        if len(clips) + len(problems) == n_before:
+            raise ManifestError(f"{folder / name}: has no lines; expected `path label` or `path frames label`")
+    if problems:
+        shown = "\n  ".join(problems[:20])
+        raise ManifestError(f"{folder}: {len(problems)} lines are wrong:\n  {shown}")
+    return clips
+
+
+def read_label_map(folder: Path, config: KineticsConfig) -> list[str]:
+    """The class names; the index of a name is its label in the lists.
+
+    Raises:
+        ManifestError: if the file can't be read, is empty, has an empty line or names a class twice.
+    """
+    path = folder / config.label_map
+    names = [line.strip() for line in _lines(path)]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise ManifestError(f"{path}: is empty; expected one class name a line")
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if not name:
+            raise ManifestError(f"{path}, line {number}: is empty; every line is a class, counted from 0")
+        if name in seen:
+            raise ManifestError(f"{path}, line {number}: class {name!r} stands in line {seen[name]} already")
+        seen[name] = number
+    return names
+
+
+def check_only_lists(folder: Path) -> None:
+    """Refuse a folder of lists that holds anything heavy: DVC hashes all of it whenever it looks for changes.
+
+    Raises:
+        ManifestError: if it is no folder, or holds a folder or a media file.
+    """
+    if not folder.is_dir():
+        raise ManifestError(f"{folder}: expected a folder with the lists and the label map (source kinetics)")
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir() or _ending(entry.name) in ENDINGS:
+            what = "a folder" if entry.is_dir() else "a media file"
+            raise ManifestError(
+                f"{folder}: holds {entry.name}, {what}; DVC hashes everything in data.annotation, so copy the lists "
+                f"and the label map into a folder of their own; data.kinetics says where the media lie"
+            )
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_bytes().decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise ManifestError(
+            f"{path}: can't be read ({error.strerror}); see data.annotation and data.kinetics in params.yaml"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: expected text in UTF-8 ({error})") from None
+
+
+def _annotated(line: str, where: str, split: str, labels: list[str], root: "_Root") -> AnnotatedClip:
+    if "\0" in line:
+        raise ValueError("expected text, got a NUL character")
+    words = line.rsplit(maxsplit=2)
+    if len(words) < 2:
+        raise ValueError(f"expected `path label` or `path frames label`, got {line.strip()[:80]!r}")
+    label = words[-1]
+    if not _is_count(label) or int(label) >= len(labels):
+        raise ValueError(f"expected a label from 0 to {len(labels) - 1} as the last word, got {label[:80]!r}")
+    path = words[0] if len(words) == 3 and _is_count(words[1]) else line.rsplit(maxsplit=1)[0]
+    path = path.strip()
+    name = labels[int(label)]
+    return AnnotatedClip(
+        path=root.file_of(path, name),
+        label=name,
+        where=where,
+        split=split,
+        group=_video_id(path),
+    )
+
+
+def _is_count(text: str) -> bool:
+    return len(text) < 10 and text.isascii() and text.isdigit()
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _stem(name: str) -> str:
+    """A file's name without the ending of a medium, or of features made from one."""
+    stem, ending = os.path.splitext(name)
+    return stem if ending.lower() in ENDINGS or ending == ".npy" else name
+
+
+def _video_id(path: str) -> str:
+    return TIMES.sub("", _stem(os.path.basename(path)))
+
+
+class _Root:
+    """A folder of media, each folder in it listed once, when it is first asked for."""
+
+    def __init__(self, written: str, key: str) -> None:
+        """Open the root that stands at `data.kinetics.<key>`.
+
+        Raises:
+            ManifestError: if there is no such folder.
+        """
+        self._written, self._real = written, media_path(written)
+        self._folders: dict[str, _Folder] = {}
+        if not self._real.is_dir():
+            raise ManifestError(f"data.kinetics.{key}: {written} is no folder; expected the one that holds the media")
+
+    def file_of(self, path: str, label: str) -> str:
+        """The file that a list's path means, as it will stand in the manifest; the path itself where there is none.
+
+        Raises:
+            ValueError: if several files fit equally well.
+        """
+        parent, name = os.path.split(path)
+        stem = _stem(name)
+        folders = [self._folder(each) for each in dict.fromkeys([parent, label, label.replace(" ", "_")])]
+        if name in folders[0].files:
+            return os.path.join(self._written, path)
+        named = [folder.files if _ending(name) in ENDINGS else folder.by_stem for folder in folders]
+        key = name if _ending(name) in ENDINGS else stem
+        for tables, looked_for in ((named, key), ([folder.by_id for folder in folders], stem)):
+            found = [file for table in tables for file in table.get(looked_for, ())]
+            if len(found) > 1:
+                raise ValueError(f"{path} may be {' or '.join(found[:3])} below {self._written}; keep one of them")
+            if found:
+                return os.path.join(self._written, found[0])
+        return os.path.join(self._written, path)
+
+    def _folder(self, name: str) -> "_Folder":
+        if name not in self._folders:
+            self._folders[name] = _Folder(self._real / name, name)
+        return self._folders[name]
+
+
+class _Folder:
+    """The media files of a folder, as paths below the root: by name, by name without ending, by id where times follow.
+
+    Raises:
+        ManifestError: if the folder is there and can't be listed.
+    """
+
+    def __init__(self, real: Path, name: str) -> None:
+        self.files: dict[str, list[str]] = {}
+        self.by_stem: dict[str, list[str]] = {}
+        self.by_id: dict[str, list[str]] = {}
+        try:
+            files = sorted(os.listdir(real)) if real.is_dir() else []
+        except OSError as error:
+            raise ManifestError(f"{real}: can't be listed ({error.strerror})") from None
+        for file in files:
+            if _ending(file) in ENDINGS:
+                path, stem = os.path.join(name, file), _stem(file)
+                self.files[file] = [path]
+                self.by_stem.setdefault(stem, []).append(path)
+                if TIMES.search(stem):
+                    self.by_id.setdefault(TIMES.sub("", stem), []).append(path)
