@@ -70,11 +70,12 @@ def test_plain_values_come_back(value, protocol):
     is_fortran=st.booleans(),
 )
 def test_arrays_come_back(array, protocol, is_fortran):
-    given_array = np.asfortranarray(array) if is_fortran else array
+    given_array = array.T if is_fortran else array
     (read,) = loads(pickle.dumps([given_array], protocol))
-    assert read.dtype == array.dtype
-    assert read.shape == array.shape
-    assert read.tobytes() == array.tobytes()
+    expected = pickle.loads(pickle.dumps(given_array, protocol))  # below 5 in the machine's byte order
+    assert read.dtype == expected.dtype
+    assert read.shape == expected.shape
+    assert read.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
