@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from ruamel.yaml import YAML
@@ -32,6 +32,7 @@ ENDINGS = (*PICKLES, ".json", *YAMLS)
 MOST_BYTES = 2**30  # of a file
 MOST_YAML_BYTES = 20_000_000  # half a minute to read
 NAMES = ("filename", "audio_path", "frame_dir", "video_id", "img_key")  # keys of a 1.x row that may name its clip
+TOO_DEEP = re.compile(r"(?:[\[{]\s*){100}")
 MEDIA_ENDING = re.compile(r"\.\w{2,4}$")
 
 
@@ -50,6 +51,16 @@ class Datalist:
 
     clip_ids: tuple[str, ...]  # paths without their endings
     labels: np.ndarray  # (N,) int64, 0 or more
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a person says about a result file, which doesn't say it itself."""
+
+    datalist: Path | None = None  # whose clips the rows are, in order; a 1.x file can do without
+    labels: Path | None = None  # the class names, one a line; None: the numbers from 0
+    kind: Kind | None = None  # of the scores; None: as they look
+    split: Split | None = None  # None: test, which nothing may be tuned on
 
 
 def is_foreign(path: Path) -> bool:
@@ -97,47 +108,49 @@ def read_datalist(path: Path) -> Datalist:
     return Datalist(tuple(clip_ids), np.array(labels, dtype=np.int64))
 
 
-def read_foreign(
-    path: Path,
-    datalist: Path | None = None,
-    labels: Path | None = None,
-    kind: Kind | None = None,
-    split: Split = "test",
-    model: str | None = None,
-) -> tuple[ScoreTable, str]:
+def read_foreign(path: Path, told: Told, model: str | None = None) -> tuple[ScoreTable, str]:
     """A result file as a score table, and a line that says what was read and what was concluded.
 
-    Args:
-        path: the result file.
-        datalist: the list whose clips the rows are, in order; a 1.x file can do without.
-        labels: the class names, one a line; None: the numbers from 0.
-        kind: of the scores; None: probabilities if every row has none below 0 and a sum of 1, else logits.
-        split: what the clips are of; no file of theirs says it.
-        model: its name; None: the file's name.
+    The model has the file's name where none is given.
 
     Raises:
-        ScoreError: if a file can't be read, or they don't fit together.
+        ScoreError: if a file can't be read, or they don't fit together; PickleError for a pickle.
     """
     results = read_results(path)
     n_clips, n_classes = results.scores.shape
-    listed = read_datalist(datalist) if datalist is not None else None
-    truth = labels_of(path, results, datalist, listed)
+    listed = read_datalist(told.datalist) if told.datalist is not None else None
+    truth = labels_of(path, results, told.datalist, listed)
     if listed is not None:
         clip_ids, named = listed.clip_ids, ""
     elif results.names is not None:
         clip_ids, named = results.names, ", clips named as in the file"
     else:
         clip_ids, named = tuple(map(str, range(n_clips))), ", clips named by their row"
-    classes = _class_names(labels, n_classes) if labels is not None else tuple(map(str, range(n_classes)))
-    found = kind or kind_of(results.scores)
+    longest = max(map(len, clip_ids))
+    if longest * n_clips > 10_000_000 + 100 * sum(
+        map(len, clip_ids)
+    ):  # an array gives each name the longest one's room
+        raise ScoreError(f"{told.datalist or path}: expected names of clips, got one of {longest:,} letters")
+    classes = _class_names(told.labels, n_classes) if told.labels else tuple(map(str, range(n_classes)))
+    kind = told.kind or kind_of(results.scores)
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and the table says so
         scores = results.scores.astype(np.float32)
     try:
-        table = ScoreTable(np.array(clip_ids), truth, scores, classes, found, model or path.stem, split)
+        table = ScoreTable(
+            np.array(clip_ids),
+            truth,
+            scores,
+            classes,
+            kind,
+            path.stem if model is None else model,
+            told.split or "test",
+        )
     except ScoreError as error:
         raise ScoreError(f"{path}: {error}") from None
-    how = "as stated" if kind else "seen in the numbers; --kind states it"
-    return table, f"{path}: {n_clips:,} clips, {n_classes:,} classes, {found} ({how}){named}"
+    how = "as stated" if told.kind else "seen in the numbers; --kind states it"
+    if told.kind is None and kind == "logits" and scores.min() >= 0 and scores.max() <= 1:
+        how = "though all lie in 0 to 1, as rows don't sum to 1: state it with --kind"
+    return table, f"{path}: {n_clips:,} clips, {n_classes:,} classes, {kind} ({how}){named}"
 
 
 def labels_of(path: Path, results: Results, datalist: Path | None, listed: Datalist | None) -> np.ndarray:
@@ -198,49 +211,39 @@ def write_foreign(path: Path, table: ScoreTable, form: Form = "0.x") -> None:
         temporary.write_bytes(content)
 
 
-def convert_scores(
-    source: Path,
-    target: Path,
-    datalist: Path | None = None,
-    labels: Path | None = None,
-    kind: Kind | None = None,
-    split: Split = "test",
-    model: str | None = None,
-    form: Form = "0.x",
-) -> str:
+def convert_scores(source: Path, target: Path, told: Told, model: str | None = None, form: Form | None = None) -> str:
     """Write MMAction2's result file as a score file (.npz), or a score file as MMAction2's; what was done, in words.
 
     Args:
         source: the file to read; .npz is ours.
         target: the file to write; .npz is ours.
-        datalist: see `read_foreign`; as all that follow but the last, of a file of theirs.
-        labels: see there.
-        kind: see there.
-        split: see there.
-        model: see there.
-        form: of a file of theirs that is written.
+        told: of a source of theirs.
+        model: its name; None: the file's name.
+        form: of a target of theirs; None: 0.x.
 
     Raises:
-        ConfigError: if the endings are neither ours nor theirs, or there is no such form.
+        ConfigError: if the endings are neither ours nor theirs, or an option says what the file itself does.
     """
-    if form not in get_args(Form):
-        raise ConfigError(f"form: expected 0.x or 1.x, got {form!r}")
     for path in (source, target):
         if path.suffix != ".npz" and not is_foreign(path):
             raise ConfigError(f"{path}: expected .npz, {', '.join(ENDINGS)}, or a checkpoint; got {path.suffix!r}")
     if source.suffix == ".npz":
-        if datalist or labels or kind or model:
-            raise ConfigError(f"{source}: names its clips, classes and kind itself; drop the options that say them")
+        if told != Told() or model is not None:
+            raise ConfigError(
+                f"{source}: says its clips, classes, kind, split and model itself; drop the options that say them"
+            )
         table = read_scores(source)
         said = f"{source}: {len(table.labels):,} clips, {len(table.classes):,} classes, {table.kind}"
     else:
-        table, said = read_foreign(source, datalist, labels, kind, split, model)
+        table, said = read_foreign(source, told, model)
     if target.suffix == ".npz":
+        if form is not None:
+            raise ConfigError(f"{target}: --form is of MMAction2's files, and this ending is ours; drop it")
         write_scores(target, table)
         return f"{said} -> {target} (model {table.model}, split {table.split})"
-    write_foreign(target, table, form)
-    lost = "; it holds no clips and labels, keep the list" if form == "0.x" else ""
-    return f"{said} -> {target} (MMAction2 {form}{lost})"
+    write_foreign(target, table, form or "0.x")
+    lost = "" if form == "1.x" else ", which holds no clips and labels: keep their list"
+    return f"{said} -> {target} (MMAction2 {form or '0.x'}{lost})"
 
 
 def _read(path: Path) -> Any:
@@ -251,6 +254,8 @@ def _read(path: Path) -> Any:
     try:
         if ending not in YAMLS:
             return json.loads(text)
+        if TOO_DEEP.search(text):  # the parser would take seconds to find out
+            raise ScoreError(f"{path}: is nested too deeply")
         return YAML(typ="safe", pure=True).load(text)
     except RecursionError:
         raise ScoreError(f"{path}: is nested too deeply") from None
@@ -320,7 +325,7 @@ def _of_dicts(path: Path, rows: list[Any]) -> Results:
     """
     for index, row in enumerate(rows):
         if not isinstance(row, dict) or "pred_score" not in row:
-            keys = f"keys {', '.join(row)[:80] or 'none'}" if isinstance(row, dict) else _said(row)
+            keys = f"keys {', '.join(map(str, row))[:80] or 'none'}" if isinstance(row, dict) else _said(row)
             raise ScoreError(f"{path}: expected a dict with pred_score in row {index}, got {keys}")
     scores = _matrix(path, [row["pred_score"] for row in rows])
     n_classes = scores.shape[1]
@@ -338,7 +343,8 @@ def _of_dicts(path: Path, rows: list[Any]) -> Results:
 
 
 def _label(path: Path, index: int, value: Any, n_classes: int) -> int:
-    values = np.array(value) if isinstance(value, int | list) and not isinstance(value, bool) else value
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    values = np.array(value) if type(value) is int else value
     if not isinstance(values, np.ndarray | np.integer) or values.dtype.kind not in "iu" or values.size != 1:
         what = "several" if isinstance(values, np.ndarray) and values.size > 1 else _said(value)
         raise ScoreError(f"{path}: expected one label (gt_label) in row {index}, got {what}")
