@@ -140,8 +140,8 @@ def _read_files(paths: Sequence[Path], told: Told, kinds: Sequence[Kind]) -> tup
     n_foreign = sum(map(is_foreign, paths))
     if not n_foreign and (told != Told() or kinds):
         raise ConfigError(
-            "--datalist, --labels, --kind and --split are of MMAction2's files (.pkl, .json, .yaml); drop them: .npz files "
-            "say it themselves"
+            "--datalist, --labels, --kind and --split are of MMAction2's files (.pkl, .json, .yaml); drop them, "
+            "as .npz files say it themselves"
         )
     if len(kinds) not in (0, 1, n_foreign):
         raise ConfigError(f"--kind: expected one for all or one for each of {n_foreign} files, got {len(kinds)}")
