@@ -12,6 +12,7 @@ import io
 import math
 import pickletools
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,10 @@ def loads(content: bytes) -> Any:
     Raises:
         PickleError: if it is damaged or asks for anything else.
     """
-    return _Machine(io.BytesIO(content), len(content), _Budget(MOST_TIMES * len(content) + 2**16), CALLS).run()
+    budget = _Budget(MOST_TIMES * len(content) + 2**16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of pickletools, over a backslash in a name
+        return _Machine(io.BytesIO(content), len(content), budget, CALLS).run()
 
 
 @dataclass
