@@ -23,7 +23,7 @@ import numpy as np
 from avrecog.errors import PickleError
 
 MOST_BYTES = 2**30  # of a file
-MOST_TIMES = 16  # its size, for what is made from it; real files need 4
+MOST_TIMES = 16  # its size, for what is made from it; real files need up to 8
 OBJECT_BYTES = 64  # of an empty list, tuple or dict
 MOST_AXES = 8
 
