@@ -262,6 +262,12 @@ def test_options_of_fuse_that_do_not_fit_are_refused(foreign, options, message, 
     assert message in capsys.readouterr().err
 
 
+def test_options_of_score_files_are_not_for_checkpoints(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        avrecog(tmp_path, "convert", "theirs.pth", "ours.ckpt", "--kind", "logits")
+    assert "theirs.pth: --labels alone is of checkpoints" in capsys.readouterr().err
+
+
 def test_options_of_foreign_files_are_not_for_ours(foreign, capsys):
     avrecog(foreign, "convert", "a.pkl", "a.npz", "--datalist", "list.txt", "--model", "r18")
     assert capsys.readouterr().out.endswith("-> a.npz (model r18, split test)\n")

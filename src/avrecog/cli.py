@@ -145,10 +145,10 @@ def _convert(args: argparse.Namespace) -> None:
     from avrecog.errors import ConfigError
 
     if args.source.suffix in CHECKPOINTS:
-        from avrecog.convert import convert_checkpoint
-
         if args.datalist or args.kind or args.split or args.model or args.form:
             raise ConfigError(f"{args.source}: --labels alone is of checkpoints; drop the other options")
+        from avrecog.convert import convert_checkpoint
+
         _say(convert_checkpoint(args.source, args.target, args.labels))
         return
     from avrecog.foreign_scores import Told, convert_scores
