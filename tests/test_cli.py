@@ -1,5 +1,6 @@
 """The command `avrecog`, called in this process."""
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -191,6 +192,94 @@ def test_fuse_prints_the_metrics_of_fixed_coefficients(tmp_path, capsys):
     assert rows["a"][0] == f"{top_k_accuracy(scores_of['a'], labels, 1):.4f}"
     fused = (scores_of["a"] + scores_of["b"]) / 2
     assert rows["fused"][:2] == [f"{top_k_accuracy(fused, labels, 1):.4f}", "1.0000"]
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """Two result files of MMAction2, probabilities and logits, and their list; the last class is never true."""
+    (tmp_path / "params.yaml").write_text((projects.ROOT / "params.yaml").read_text())
+    generator, labels = np.random.default_rng(0), np.arange(20) % 2
+    (tmp_path / "list.txt").write_text("".join(f"clip{i} 10 {label}\n" for i, label in enumerate(labels)))
+    shares = generator.dirichlet(np.ones(3), 20).astype(np.float32)
+    for name, scores in (("a", shares), ("b", generator.normal(size=(20, 3)).astype(np.float32) * 9)):
+        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(list(scores), 2))
+    return tmp_path
+
+
+def test_fuse_takes_mmaction2s_files_and_says_where_its_rules_differ(foreign, capsys):
+    fuse = ("fuse", "--scores", "a.pkl", "b.pkl", "--datalist", "list.txt")
+    avrecog(foreign, *fuse, "--coefficients", 1, 1)
+    first, second, heading, columns, *rest = capsys.readouterr().out.splitlines()
+    assert first == "a.pkl: 20 clips, 3 classes, probabilities (seen in the numbers; --kind states it)"
+    assert second.startswith("b.pkl: 20 clips, 3 classes, logits")
+    assert heading == "a 0.5 + b 0.5 on test, 20 clips"
+    assert columns.endswith("mean class  mean class by MMAction2")
+    assert "it would add probabilities to logits and count what is predicted but never true as 0 (1 of " in rest[-1]
+    assert rest[-1].startswith("--rules mmaction2 gives ")
+    avrecog(foreign, *fuse, "--coefficients", 1, 1, "--rules", "mmaction2")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:-6] for line in lines] == ["Mean Class Accuracy: ", "Top 1 Accuracy: ", "Top 5 Accuracy: "]
+    assert lines[0][-6:] in rest[-1]
+    avrecog(foreign, *fuse, "--coefficients", 3, -1, "--rules", "mmaction2", "--apply-softmax")
+    assert capsys.readouterr().out.splitlines() != lines
+
+
+def test_rules_that_agree_are_not_spoken_of(foreign, capsys):
+    (foreign / "b.pkl").write_bytes((foreign / "a.pkl").read_bytes())
+    (foreign / "list.txt").write_text("".join(f"clip{i} 10 {i % 3}\n" for i in range(20)))
+    avrecog(foreign, "fuse", "--scores", "a.pkl", "b.pkl", "--datalist", "list.txt", "--coefficients", 1, 1)
+    assert "--rules" not in capsys.readouterr().out
+
+
+def test_coefficients_are_tuned_on_files_that_are_said_to_be_of_val(foreign, capsys):
+    fuse = ("fuse", "--scores", "a.pkl", "b.pkl", "--datalist", "list.txt")
+    with pytest.raises(SystemExit) as stop:
+        avrecog(foreign, *fuse)
+    assert stop.value.code == 2
+    assert "tune on val: " in (told := capsys.readouterr().err)
+    assert "MMAction2's files of val need --split val" in told
+    avrecog(foreign, *fuse, "--split", "val", "--kind", "probabilities", "logits")
+    told = capsys.readouterr().out
+    assert "b.pkl: 20 clips, 3 classes, logits (as stated)" in told
+    assert "the best of 5 methods for top1 on val" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--rules", "mmaction2", "--split", "val"), "--rules mmaction2 knows --scores"),
+        (("--apply-softmax",), "add --rules mmaction2, or drop it"),
+        (
+            ("--coefficients", 1, 1, "--kind", "logits", "logits", "logits"),
+            "--kind: expected one for all or one for each",
+        ),
+        (("--coefficients", 1, "--rules", "mmaction2"), "--coefficients: expected 2, one a score file, got 1"),
+    ],
+)
+def test_options_of_fuse_that_do_not_fit_are_refused(foreign, options, message, capsys):
+    with pytest.raises(SystemExit):
+        avrecog(foreign, "fuse", "--scores", "a.pkl", "b.pkl", "--datalist", "list.txt", *options)
+    assert message in capsys.readouterr().err
+
+
+def test_options_of_score_files_are_not_for_checkpoints(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        avrecog(tmp_path, "convert", "theirs.pth", "ours.ckpt", "--kind", "logits")
+    assert "theirs.pth: --labels alone is of checkpoints" in capsys.readouterr().err
+
+
+def test_options_of_foreign_files_are_not_for_ours(foreign, capsys):
+    avrecog(foreign, "convert", "a.pkl", "a.npz", "--datalist", "list.txt", "--model", "r18")
+    assert capsys.readouterr().out.endswith("-> a.npz (model r18, split test)\n")
+    with pytest.raises(SystemExit):
+        avrecog(foreign, "fuse", "--scores", "a.npz", "--coefficients", 1, "--split", "val")
+    assert "drop them, as .npz files say it themselves" in capsys.readouterr().err
+    avrecog(foreign, "fuse", "--scores", "a.npz", "b.pkl", "--coefficients", 1, 1, "--datalist", "list.txt")
+    assert "r18 0.5 + b 0.5 on test" in capsys.readouterr().out
+    avrecog(foreign, "fuse", "--scores", "a.npz", "b.pkl", "--rules", "mmaction2")
+    from_npz = capsys.readouterr().out
+    avrecog(foreign, "fuse", "--scores", "a.pkl", "b.pkl", "--rules", "mmaction2", "--datalist", "list.txt")
+    assert capsys.readouterr().out == from_npz
 
 
 @pytest.mark.parametrize(

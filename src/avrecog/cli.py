@@ -10,6 +10,9 @@ from pathlib import Path
 
 from avrecog.entry import entry_point
 
+KINDS = ["logits", "probabilities"]
+CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors")
+
 
 @entry_point
 def main() -> None:
@@ -47,12 +50,33 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(run=_predict)
 
     fuse = commands.add_parser("fuse", help="fuse score files: by given coefficients, as before, or as is best on val")
-    fuse.add_argument("--scores", nargs="+", type=Path, required=True, help="score files (.npz) of one split")
+    fuse.add_argument(
+        "--scores", nargs="+", type=Path, required=True, help="score files (.npz, or MMAction2's) of one split"
+    )
     how = fuse.add_mutually_exclusive_group()
     how.add_argument("--coefficients", nargs="+", type=float, help="one weight a file")
     how.add_argument("--fusion", type=Path, help="a fusion that was saved: results/fuse/fusion.npz, or one of --save")
     fuse.add_argument("--save", type=Path, help="file (.npz) to keep the fusion in")
+    _add_told(fuse)
+    fuse.add_argument(
+        "--kind", nargs="+", choices=KINDS, help="of their scores, one for all or each (default: as seen)"
+    )
+    fuse.add_argument("--rules", choices=["mmaction2"], help="print what MMAction2's report_accuracy.py would, no more")
+    fuse.add_argument("--apply-softmax", action="store_true", help="with --rules: its option of that name")
     fuse.set_defaults(run=_fuse)
+
+    convert = commands.add_parser("convert", help="turn MMAction2's files into ours, or ours into its")
+    convert.add_argument(
+        "source", type=Path, metavar="SOURCE", help=".npz, .pkl, .json, .yaml: scores; or a checkpoint"
+    )
+    convert.add_argument(
+        "target", type=Path, metavar="TARGET", help="the file to write; its ending says what it will be"
+    )
+    _add_told(convert)
+    convert.add_argument("--kind", choices=KINDS, help="of the scores (default: as seen in them)")
+    convert.add_argument("--model", help="name for the model (default: the file's)")
+    convert.add_argument("--form", choices=["0.x", "1.x"], help="MMAction2's version that a .pkl is for (default: 0.x)")
+    convert.set_defaults(run=_convert)
 
     gather = commands.add_parser("gather", help="gather the rows of folds and seeds: means, spread, intervals")
     gather.add_argument("--annotation", metavar="TEXT", help="only rows whose data.annotation holds this text")
@@ -78,6 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_told(command: argparse.ArgumentParser) -> None:
+    """Add what MMAction2's result files don't say themselves."""
+    command.add_argument("--datalist", type=Path, help="list of MMAction2's clips: `path label` or `path frames label`")
+    command.add_argument("--labels", type=Path, help="class names, one a line (default: the numbers from 0)")
+    command.add_argument("--split", choices=["train", "val", "test"], help="what its clips are of (default: test)")
+
+
 def _recipe(args: argparse.Namespace) -> None:
     from avrecog.recipes import apply_recipe
 
@@ -93,10 +124,37 @@ def _predict(args: argparse.Namespace) -> None:
 
 def _fuse(args: argparse.Namespace) -> None:
     from avrecog.config import load_params
+    from avrecog.errors import ConfigError
+    from avrecog.foreign_scores import Told
     from avrecog.fusion import FuseConfig
-    from avrecog.fusion_files import fuse_files
+    from avrecog.fusion_files import fuse_as_mmaction2, fuse_files
 
-    _say(fuse_files(args.scores, load_params(fuse=FuseConfig).fuse, args.coefficients, args.fusion, args.save))
+    if args.rules:
+        if args.fusion or args.save or args.labels or args.kind or args.split:
+            raise ConfigError("--rules mmaction2 knows --scores, --datalist, --coefficients and --apply-softmax alone")
+        _say(fuse_as_mmaction2(args.scores, args.datalist, args.coefficients, args.apply_softmax))
+        return
+    if args.apply_softmax:
+        raise ConfigError("--apply-softmax is one of MMAction2's rules: add --rules mmaction2, or drop it")
+    told = Told(args.datalist, args.labels, split=args.split)
+    config = load_params(fuse=FuseConfig).fuse
+    _say(fuse_files(args.scores, config, args.coefficients, args.fusion, args.save, told, args.kind or ()))
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from avrecog.errors import ConfigError
+
+    if args.source.suffix in CHECKPOINTS:
+        if args.datalist or args.kind or args.split or args.model or args.form:
+            raise ConfigError(f"{args.source}: --labels alone is of checkpoints; drop the other options")
+        from avrecog.convert import convert_checkpoint
+
+        _say(convert_checkpoint(args.source, args.target, args.labels))
+        return
+    from avrecog.foreign_scores import Told, convert_scores
+
+    told = Told(args.datalist, args.labels, args.kind, args.split)
+    _say(convert_scores(args.source, args.target, told, args.model, args.form))
 
 
 def _gather(args: argparse.Namespace) -> None:

@@ -42,6 +42,10 @@ class ScoreError(AvrecogError):
     """A score file is wrong, or score files don't fit together."""
 
 
+class PickleError(AvrecogError):
+    """A pickle is damaged, or asks for more than plain values and arrays."""
+
+
 class TrainingError(AvrecogError):
     """Training can't start or can't go on."""
 

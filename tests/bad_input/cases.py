@@ -5,6 +5,7 @@ docs/errors.md is this list as a table (`make errors` writes it), test_bad_input
 
 import csv
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -68,6 +69,16 @@ class ArtefactCase(Case):
 
     damage: Callable[[Path], None] = lambda project: None  # changes a finished project
     model: str = ""
+
+
+@dataclass(frozen=True)
+class ForeignCase(Case):
+    """A result file of MMAction2, with the list of its clips; avrecog fuse or convert reads it."""
+
+    content: bytes | str = b""
+    name: str = "theirs.pkl"
+    datalist: str | None = "a 10 0\nb 10 1\n"
+    options: Sequence[str] = ("--coefficients", "1")
 
 
 def row(out: Path) -> Any:
@@ -862,9 +873,108 @@ ARTEFACTS: Sequence[ArtefactCase] = [
 ]
 
 
+GOOD = pickle.dumps([np.zeros(2, np.float32)] * 2, 2)
+
+FOREIGN = [
+    ForeignCase(
+        "a pickle with code in it",
+        "avrecog fuse",
+        "theirs.pkl: asks for 'posix.system', which could run code; refused",
+        content=pickle.dumps([os.system]),
+    ),
+    ForeignCase(
+        "a pickle that calls a registered extension",
+        "avrecog fuse",
+        "theirs.pkl: asks for EXT1 240, which no file of numbers needs; refused",
+        content=b"\x80\x02\x82\xf0.",
+    ),
+    ForeignCase(
+        "a tensor whose storage names a function",
+        "avrecog fuse",
+        "theirs.pkl: asks for 'os.system', which could run code; refused",
+        content=b"ctorch.storage\n_load_from_bytes\n(C\x10cos\nsystem\n)R...tR.",
+    ),
+    ForeignCase(
+        "a cut-off pickle", "avrecog fuse", "theirs.pkl: is damaged or no pickle", content=GOOD[: len(GOOD) // 2]
+    ),
+    ForeignCase(
+        "a pickle whose references unfold to gigabytes",
+        "avrecog fuse",
+        "theirs.pkl: holds references that unfold to 1,000 x 10,000 numbers; not read",
+        content=pickle.dumps([np.zeros(10_000, np.float32)] * 1000),
+    ),
+    ForeignCase(
+        "rows of unequal length",
+        "avrecog fuse",
+        "theirs.json: expected 2 scores, as in row 0, got 1 in row 1",
+        content="[[1, 2], [3]]",
+        name="theirs.json",
+    ),
+    ForeignCase(
+        "NaN among the scores",
+        "avrecog fuse",
+        "theirs.json: expected finite numbers, got NaN or infinity in row 1",
+        content="[[1, 2], [3, NaN]]",
+        name="theirs.json",
+    ),
+    ForeignCase(
+        "YAML with an object of Python's",
+        "avrecog fuse",
+        "theirs.yaml: not valid YAML",
+        content="- !!python/object/apply:os.system [true]\n",
+        name="theirs.yaml",
+    ),
+    ForeignCase(
+        "no list of clips",
+        "avrecog fuse",
+        "theirs.pkl: holds scores without labels; give the list of its clips with --datalist",
+        content=GOOD,
+        datalist=None,
+    ),
+    ForeignCase("the list of other clips", "avrecog fuse", "; give the list it is of", content=GOOD, datalist="a 0\n"),
+    ForeignCase(
+        "a list with several labels a clip",
+        "avrecog fuse",
+        "a path with spaces or several labels can't be told apart",
+        content=GOOD,
+        datalist="a 10 0 1\nb 10 1\n",
+    ),
+    ForeignCase(
+        "a label that the scores have no class for",
+        "avrecog fuse",
+        "list.txt: expected labels from 0 to 1",
+        content=GOOD,
+        datalist="a 10 0\nb 10 2\n",
+    ),
+    ForeignCase(
+        "scores said to be probabilities that aren't",
+        "avrecog fuse",
+        "expected probabilities (0 or more, sum 1)",
+        content=GOOD,
+        options=("--coefficients", "1", "--kind", "probabilities"),
+    ),
+    ForeignCase(
+        "coefficients to be found on files of no stated split",
+        "avrecog fuse",
+        "MMAction2's files of val need --split val",
+        content=GOOD,
+        options=(),
+        exit_code=2,
+    ),
+    ForeignCase(
+        "a file of another program",
+        "avrecog convert",
+        "theirs.txt: expected .npz, .pkl",
+        content=b"",
+        name="theirs.txt",
+        options=(),
+    ),
+]
+
 GROUPS: Mapping[str, Sequence[Case]] = {
     "Media files": MEDIA,
     "Annotations": TABLES,
     "params.yaml": PARAMS,
     "What earlier stages wrote": ARTEFACTS,
+    "MMAction2's result files": FOREIGN,
 }

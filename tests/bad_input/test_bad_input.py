@@ -1,13 +1,16 @@
 """Every line of docs/errors.md: the stage says it, exits with 1 and shows no traceback, or takes what it is given."""
 
 import shutil
+import sys
+from unittest import mock
 
 import pytest
 
 import projects
+from avrecog import cli
 from avrecog.config import load_params
 from avrecog.training.settings import TrainConfig
-from bad_input.cases import ARTEFACTS, MEDIA, PARAMS, TABLES
+from bad_input.cases import ARTEFACTS, FOREIGN, MEDIA, PARAMS, TABLES
 from bad_input.table import ROOT, table
 from clips import make_tone, write_annotation
 from other_writer import other_writer
@@ -105,6 +108,26 @@ def test_artefacts(case, project, capsys):
         return
     refused(project, capsys, case.stage, case.message, case.model)
     assert not (project / "run").exists()
+
+
+@pytest.mark.parametrize("case", FOREIGN, ids=lambda case: case.what)
+def test_foreign_scores(case, tmp_path, capsys):
+    projects.write_params(tmp_path)
+    path = tmp_path / case.name
+    path.write_bytes(case.content if isinstance(case.content, bytes) else case.content.encode())
+    files = ["--scores", case.name] if case.stage == "avrecog fuse" else [case.name, "ours.npz"]
+    listed = []
+    if case.datalist is not None:
+        (tmp_path / "list.txt").write_text(case.datalist)
+        listed = ["--datalist", "list.txt"]
+    arguments = [*case.stage.split(), *files, *listed, *case.options]
+    with projects.inside(tmp_path), mock.patch.object(sys, "argv", arguments), pytest.raises(SystemExit) as stop:
+        cli.main()
+    told = capsys.readouterr().err
+    assert stop.value.code == case.exit_code
+    assert case.message in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "ours.npz").exists()
 
 
 def test_the_page_of_errors_is_what_the_tests_say():

@@ -7,6 +7,7 @@ with strange values, which get further in.
 import contextlib
 import io
 import os
+import pickle
 import resource
 import signal
 import sys
@@ -26,6 +27,7 @@ from avrecog.checkpoints import load_checkpoint
 from avrecog.config import At, load_params
 from avrecog.convert import foreign_names, load_mmaction2
 from avrecog.errors import AvrecogError
+from avrecog.foreign_scores import Told, read_foreign, write_foreign
 from avrecog.fusion import FuseConfig
 from avrecog.fusion_methods import read_fusion
 from avrecog.inference import load_model
@@ -232,6 +234,87 @@ def test_files_of_arrays(seeds, tmp_path, name, read):
                 np.savez(tmp_path / "a.npz", **{**entries, **strange})
             with limits.one():
                 read(tmp_path / "a.npz", seeds)
+
+        fuzz()
+
+
+FOREIGN = {"0.x": "a.pkl", "1.x": "b.pkl", "json": "a.json", "yaml": "a.yaml"}
+OPCODES = st.lists(st.sampled_from([bytes([code]) for code in range(256)]), min_size=1, max_size=4).map(b"".join)
+
+
+@pytest.fixture(scope="module")
+def foreign(seeds, tmp_path_factory):
+    """A small result file of MMAction2 in each form, and its list."""
+    folder = tmp_path_factory.mktemp("foreign")
+    table = read_scores(seeds / "scores.npz")
+    for form, name in FOREIGN.items():
+        if name.endswith(".yaml"):
+            lines = (f"- {row}\n" for row in table.scores.tolist())
+            (folder / name).write_text("".join(lines))
+        else:
+            write_foreign(folder / name, table, "1.x" if form == "1.x" else "0.x")
+    lines = (
+        f"{clip_id.replace(' ', '_')} 10 {label}\n" for clip_id, label in zip(table.clip_ids, table.labels, strict=True)
+    )
+    (folder / "list.txt").write_text("".join(lines))
+    read_foreign(folder / "a.pkl", Told(folder / "list.txt"))
+    return folder
+
+
+@pytest.mark.parametrize("form", FOREIGN)
+def test_foreign_scores(foreign, tmp_path, form):
+    path = tmp_path / FOREIGN[form]
+    content = (foreign / FOREIGN[form]).read_bytes()
+    rows = pickle.loads((foreign / FOREIGN[form]).read_bytes()) if form in ("0.x", "1.x") else None
+    strange = STRANGE_VALUE | STRANGE_ARRAY | (STRANGE_TENSOR if form == "1.x" else st.nothing())
+    keys = st.sampled_from(["pred_score", "gt_label", "num_classes", "filename", None])
+    change = st.tuples(st.floats(0, 0.999), keys, strange)
+    with Limits(f"MMAction2's scores, {form}") as limits:
+
+        @fuzzed
+        @given(
+            st.sampled_from(["blind", "opcodes", "values"] if rows else ["blind"]),
+            EDITS,
+            st.tuples(st.floats(0, 1), OPCODES),
+            st.lists(change, min_size=1, max_size=3),
+            st.sampled_from(range(6)),
+        )
+        def fuzz(how, edits, opcodes, changes, protocol):
+            if how == "blind":
+                path.write_bytes(edited(content, edits))
+            elif how == "opcodes":
+                at = round(opcodes[0] * len(content))
+                path.write_bytes(content[:at] + opcodes[1] + content[at + len(opcodes[1]) :])
+            else:
+                path.write_bytes(pickle.dumps(with_strange_rows(rows, changes), protocol))
+            with limits.one():
+                read_foreign(path, Told(None if form == "1.x" else foreign / "list.txt"))
+
+        fuzz()
+
+
+def with_strange_rows(rows, changes):
+    """Rows of a result file with other values in some places; those of dicts under a key, or in place of the dict."""
+    result = [dict(row) if isinstance(row, dict) else row for row in rows]
+    for place, key, value in changes:
+        at = int(place * len(result))
+        if isinstance(result[at], dict) and key is not None:
+            result[at][key] = value
+        else:
+            result[at] = value
+    return result
+
+
+def test_datalists(foreign, tmp_path):
+    content = (foreign / "list.txt").read_bytes()
+    with Limits("datalist") as limits:
+
+        @fuzzed
+        @given(EDITS)
+        def fuzz(edits):
+            (tmp_path / "list.txt").write_bytes(edited(content, edits))
+            with limits.one():
+                read_foreign(foreign / "a.pkl", Told(tmp_path / "list.txt"))
 
         fuzz()
 
