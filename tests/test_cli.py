@@ -8,14 +8,17 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 import projects
 from avrecog import cli
 from avrecog.fusion_methods import read_fusion
+from avrecog.inference import load_model
 from avrecog.late_fusion import said_fusion
 from avrecog.metrics import top_k_accuracy
 from avrecog.scores import ScoreTable, write_scores
+from checkpoint import small_checkpoint
 from clips import make_tone, make_video
 
 
@@ -265,7 +268,31 @@ def test_options_of_fuse_that_do_not_fit_are_refused(foreign, options, message, 
 def test_options_of_score_files_are_not_for_checkpoints(tmp_path, capsys):
     with pytest.raises(SystemExit):
         avrecog(tmp_path, "convert", "theirs.pth", "ours.ckpt", "--kind", "logits")
-    assert "theirs.pth: --labels alone is of checkpoints" in capsys.readouterr().err
+    assert "theirs.pth: checkpoints take --labels and --sampling alone" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_converted_both_ways(finished_project, tmp_path, capsys):
+    ours = finished_project / "models/audio/last.ckpt"
+    with pytest.raises(SystemExit):  # its ResNet-10 is none of MMAction2's
+        avrecog(tmp_path, "convert", ours, "theirs.pth")
+    assert "MMAction2 has no network like ResNet10 (width 8); nothing is written" in capsys.readouterr().err
+    checkpoint = small_checkpoint(tmp_path, depth=18, width=4)
+    avrecog(tmp_path, "convert", checkpoint, "theirs.pth")
+    assert "-> theirs.pth (MMAction2)" in capsys.readouterr().out
+    (tmp_path / "names.txt").write_text("run\njump\nsit\n")
+    avrecog(tmp_path, "convert", "theirs.pth", "back.ckpt", "--labels", "names.txt", "--sampling", "mmaction2-1.x")
+    assert "crops lie by mmaction2-1.x" in capsys.readouterr().out
+    given, back = load_model(checkpoint), load_model(tmp_path / "back.ckpt")
+    assert back.classes == ["run", "jump", "sit"]
+    assert back.config.sampling == "mmaction2-1.x"
+    for name, value in given.network.state_dict().items():
+        assert torch.equal(back.network.state_dict()[name], value), name
+
+
+def test_sampling_is_not_for_scores(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        avrecog(tmp_path, "convert", "a.pkl", "a.npz", "--sampling", "time")
+    assert "a.pkl: --sampling is of checkpoints, and these are scores; drop it" in capsys.readouterr().err
 
 
 def test_options_of_foreign_files_are_not_for_ours(foreign, capsys):

@@ -6,45 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from avrecog.checkpoints import load_checkpoint, save_checkpoint
-from avrecog.config import plain, validate
+from avrecog.checkpoints import load_checkpoint
 from avrecog.convert import convert_checkpoint, load_mmaction2, read_foreign
 from avrecog.errors import CheckpointError, ManifestError
 from avrecog.inference import load_model
-from avrecog.inputs import FrontEnd
-from avrecog.logmel import FRONT_ENDS, AudioConfig
+from avrecog.logmel import FRONT_ENDS
 from avrecog.models.audio_resnet import AudioResNet
-from avrecog.models.build import ModelSection, build_model, describe
+from avrecog.models.build import describe
 from avrecog.models.resnet_audio import ResNetAudio
 from avrecog.prediction import predict_files
+from checkpoint import small_checkpoint
 from clips import make_tone
-
-
-def ours(folder, n_classes=3, weights=None, **config):
-    """A checkpoint of ours with random weights, its standardisation left at 0 and 1."""
-    torch.manual_seed(0)
-    model_config = validate(ModelSection, {"architecture": "audio", **config}, "models.m")
-    network = build_model(model_config, n_classes)
-    front_end = FrontEnd(AudioConfig(FRONT_ENDS["mmaction2"]), None)
-    content = {
-        "model": "audio",
-        "config": plain(model_config),
-        "classes": [f"class {number}" for number in range(n_classes)],
-        "front_end": plain({"audio": front_end.audio, "video": None}),
-        "typical_rows": 100,
-        "weights": {**network.state_dict(), **(weights or {})},
-        "epoch": 7,
-        "metrics": {},
-    }
-    save_checkpoint(folder / "ours.ckpt", content)
-    return folder / "ours.ckpt"
 
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory):
     """A small audio ResNet under MMAction2's names, as this module writes it (the parity tests compare the names)."""
     folder = tmp_path_factory.mktemp("theirs")
-    convert_checkpoint(ours(folder, depth=18, width=4), folder / "theirs.pth")
+    convert_checkpoint(small_checkpoint(folder, depth=18, width=4), folder / "theirs.pth")
     return folder / "theirs.pth"
 
 
@@ -66,7 +45,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_is_recognised_from_its_tensors_whatever_the_number_of_classes(tmp_path, name):
-    source = ours(tmp_path, n_classes=5, **NETWORKS[name])
+    source = small_checkpoint(tmp_path, n_classes=5, **NETWORKS[name])
     convert_checkpoint(source, tmp_path / "theirs.pth")
     convert_checkpoint(tmp_path / "theirs.pth", tmp_path / "back.ckpt")
     before, after = load_checkpoint(source), load_checkpoint(tmp_path / "back.ckpt")
@@ -262,13 +241,13 @@ def test_a_resnet_under_torchvisions_names_is_taken(tmp_path):
 )
 def test_a_network_that_mmaction2_lacks_is_not_written(tmp_path, config):
     with pytest.raises(CheckpointError, match="MMAction2 has no network like"):
-        convert_checkpoint(ours(tmp_path, **config), tmp_path / "theirs.pth")
+        convert_checkpoint(small_checkpoint(tmp_path, **config), tmp_path / "theirs.pth")
     assert not (tmp_path / "theirs.pth").exists()
 
 
 def test_a_standardisation_of_our_own_is_told_on_the_way_back(tmp_path):
     weights = {"standardise.mean": torch.full((1, 1, 1), 0.25), "standardise.std": torch.full((1, 1, 1), 0.5)}
-    said = convert_checkpoint(ours(tmp_path, depth=18, width=4, weights=weights), tmp_path / "theirs.pth")
+    said = convert_checkpoint(small_checkpoint(tmp_path, depth=18, width=4, weights=weights), tmp_path / "theirs.pth")
     assert "it must be given (x - 0.25) / 0.5 in place of features x" in said
     x = torch.rand(1, 1, 64, 32)
     with torch.no_grad():
@@ -292,7 +271,7 @@ def test_a_converted_checkpoint_predicts_a_file(theirs, tmp_path):
 
 
 def test_resnetaudio_keeps_its_plain_blocks_apart(tmp_path):
-    convert_checkpoint(ours(tmp_path, backbone="resnetaudio", depth=50, width=2), tmp_path / "theirs.pth")
+    convert_checkpoint(small_checkpoint(tmp_path, backbone="resnetaudio", depth=50, width=2), tmp_path / "theirs.pth")
     state = content_of(tmp_path / "theirs.pth")["state_dict"]
     assert "backbone.layer1.0.conv2.conv.conv_1.bn.weight" in state
     assert "backbone.layer3.0.conv2.conv.weight" in state

@@ -206,6 +206,27 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path, datalist, labels, 
         read_foreign(path, told)
 
 
+def test_rows_that_repeat_one_list_by_reference_are_not_unfolded(tmp_path):
+    row = [0.5] * 1000
+    path = written(tmp_path / "a.pkl", pickle.dumps([row] * 10_000))
+    with pytest.raises(ScoreError, match="holds references that unfold to 10,000 x 1,000 numbers; not read"):
+        read_results(path)
+
+
+def test_stated_probabilities_are_scaled_to_a_sum_of_one_and_that_is_said(tmp_path):
+    path = written(tmp_path / "a.json", json.dumps([[0.2, 0.0, 0.2], [0.5, 0.25, 0.25]]))
+    read, said = read_foreign(path, Told(written(tmp_path / "list.txt", DATALIST), kind="probabilities"))
+    assert read.scores.tolist() == [[0.5, 0.0, 0.5], [0.5, 0.25, 0.25]]
+    assert said.endswith("probabilities (as stated; rows summed to 0.4 to 1, scaled to 1)")
+
+
+@pytest.mark.parametrize("rows", [[[0.0, 0.0, 0.0], [0.5, 0.5, 0.0]], [[0.5, 0.6, -0.1], [0.5, 0.5, 0.0]]])
+def test_stated_probabilities_without_a_sum_or_below_zero_are_refused(tmp_path, rows):
+    path = written(tmp_path / "a.json", json.dumps(rows))
+    with pytest.raises(ScoreError, match="expected probabilities"):
+        read_foreign(path, Told(written(tmp_path / "list.txt", DATALIST), kind="probabilities"))
+
+
 def test_a_stated_kind_must_be_possible(tmp_path):
     path = written(tmp_path / "a.json", json.dumps(ROWS))
     with pytest.raises(ScoreError, match="expected probabilities"):

@@ -76,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--kind", choices=KINDS, help="of the scores (default: as seen in them)")
     convert.add_argument("--model", help="name for the model (default: the file's)")
     convert.add_argument("--form", choices=["0.x", "1.x"], help="MMAction2's version that a .pkl is for (default: 0.x)")
+    convert.add_argument(
+        "--sampling",
+        choices=["time", "mmaction2-0.x", "mmaction2-1.x"],
+        help="of a network on log-mel: where stage test crops (default: time)",
+    )
     convert.set_defaults(run=_convert)
 
     gather = commands.add_parser("gather", help="gather the rows of folds and seeds: means, spread, intervals")
@@ -146,11 +151,13 @@ def _convert(args: argparse.Namespace) -> None:
 
     if args.source.suffix in CHECKPOINTS:
         if args.datalist or args.kind or args.split or args.model or args.form:
-            raise ConfigError(f"{args.source}: --labels alone is of checkpoints; drop the other options")
+            raise ConfigError(f"{args.source}: checkpoints take --labels and --sampling alone; drop the other options")
         from avrecog.convert import convert_checkpoint
 
-        _say(convert_checkpoint(args.source, args.target, args.labels))
+        _say(convert_checkpoint(args.source, args.target, args.labels, args.sampling))
         return
+    if args.sampling:
+        raise ConfigError(f"{args.source}: --sampling is of checkpoints, and these are scores; drop it")
     from avrecog.foreign_scores import Told, convert_scores
 
     told = Told(args.datalist, args.labels, args.kind, args.split)

@@ -111,7 +111,8 @@ def read_datalist(path: Path) -> Datalist:
 def read_foreign(path: Path, told: Told, model: str | None = None) -> tuple[ScoreTable, str]:
     """A result file as a score table, and a line that says what was read and what was concluded.
 
-    The model has the file's name where none is given.
+    The model has the file's name where none is given. Rows that are stated to be probabilities and have no number below
+    0 are scaled to a sum of 1.
 
     Raises:
         ScoreError: if a file can't be read, or they don't fit together; PickleError for a pickle.
@@ -133,8 +134,9 @@ def read_foreign(path: Path, told: Told, model: str | None = None) -> tuple[Scor
         raise ScoreError(f"{told.datalist or path}: expected names of clips, got one of {longest:,} letters")
     classes = _class_names(told.labels, n_classes) if told.labels else tuple(map(str, range(n_classes)))
     kind = told.kind or kind_of(results.scores)
+    scores, scaled = _scaled(results.scores) if told.kind == "probabilities" else (results.scores, "")
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and the table says so
-        scores = results.scores.astype(np.float32)
+        scores = scores.astype(np.float32)
     try:
         table = ScoreTable(
             np.array(clip_ids),
@@ -147,7 +149,7 @@ def read_foreign(path: Path, told: Told, model: str | None = None) -> tuple[Scor
         )
     except ScoreError as error:
         raise ScoreError(f"{path}: {error}") from None
-    how = "as stated" if told.kind else "seen in the numbers; --kind states it"
+    how = f"as stated{scaled}" if told.kind else "seen in the numbers; --kind states it"
     if told.kind is None and kind == "logits" and scores.min() >= 0 and scores.max() <= 1:
         how = "though all lie in 0 to 1, as rows don't sum to 1: state it with --kind"
     return table, f"{path}: {n_clips:,} clips, {n_classes:,} classes, {kind} ({how}){named}"
@@ -185,6 +187,14 @@ def kind_of(scores: np.ndarray) -> Kind:
     """What (N, K) scores look like: probabilities if every row has none below 0 and a sum of 1."""
     sums = scores.sum(axis=1, dtype=np.float64)
     return "probabilities" if scores.min() >= 0 and (np.abs(sums - 1) <= SUM_TOLERANCE).all() else "logits"
+
+
+def _scaled(scores: np.ndarray) -> tuple[np.ndarray, str]:
+    """(N, K) scores with a sum of 1 in each row, and what was done; as they are where that can't be."""
+    sums = scores.sum(axis=1, dtype=np.float64)
+    if scores.min() < 0 or not (sums > 0).all() or not (np.abs(sums - 1) > SUM_TOLERANCE).any():
+        return scores, ""
+    return scores / sums[:, None], f"; rows summed to {sums.min():.3g} to {sums.max():.3g}, scaled to 1"
 
 
 def write_foreign(path: Path, table: ScoreTable, form: Form = "0.x") -> None:

@@ -34,6 +34,7 @@ from avrecog.inference import load_model
 from avrecog.logmel import AudioConfig
 from avrecog.manifests.clip import read_manifest, read_splits
 from avrecog.manifests.csv_file import read_csv
+from avrecog.manifests.kinetics import KineticsConfig, read_kinetics
 from avrecog.manifests.prepare import DataConfig
 from avrecog.media.settings import VideoConfig
 from avrecog.models.build import ModelSection, PipelineConfig
@@ -315,6 +316,29 @@ def test_datalists(foreign, tmp_path):
             (tmp_path / "list.txt").write_bytes(edited(content, edits))
             with limits.one():
                 read_foreign(foreign / "a.pkl", Told(tmp_path / "list.txt"))
+
+        fuzz()
+
+
+def test_kinetics_lists(tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    contents = {
+        "list.txt": b"air drumming/a.mp4 300 1\nwhistling/b 12 0\nc_000012_000022.mp4 1\n\n",
+        "labels.txt": b"whistling\nair drumming\n",
+    }
+    (tmp_path / "media/air drumming").mkdir(parents=True)
+    (tmp_path / "media/air drumming/a.mp4").touch()
+    config = KineticsConfig(train="list.txt", label_map="labels.txt", train_root=str(tmp_path / "media"))
+    with Limits("kinetics lists") as limits:
+
+        @fuzzed
+        @given(st.sampled_from(sorted(contents)), EDITS)
+        def fuzz(name, edits):
+            for each, content in contents.items():
+                (lists / each).write_bytes(edited(content, edits) if each == name else content)
+            with limits.one():
+                read_kinetics(lists, config)
 
         fuzz()
 

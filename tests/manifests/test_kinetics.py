@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from avrecog.config import validate
@@ -71,6 +72,7 @@ def test_a_line_gives_path_class_split_and_group(read, tmp_path):
 def test_both_forms_are_parsed_from_the_right(read, tmp_path, line, path, label):
     (clip,) = read(f"{line}\n")
     assert (clip.path, clip.label) == (str(tmp_path / "root" / path), label)
+    assert clip.n_frames == (300 if "300" in line else None)
 
 
 def test_blank_lines_a_byte_order_mark_and_crlf_change_nothing_but_the_line_numbers(read):
@@ -252,3 +254,16 @@ def test_the_label_map_gives_the_index_of_a_class(tmp_path):
     (tmp_path / "labels.txt").write_text("zumba\nabseiling\n")
     config = KineticsConfig(**NAMES, train_root="media")
     assert read_label_map(tmp_path, config) == ["zumba", "abseiling"]
+
+
+def test_a_file_without_a_picture_has_the_frames_that_its_list_counts(tmp_path):
+    made = make_kinetics(tmp_path)
+    np.save(tmp_path / "videos_train/air drumming/features.npy", np.full((200, 80), 0.5, np.float32))
+    with (made.lists / "kinetics_train_list.txt").open("a") as file:
+        file.write("air drumming/features.npy 96 1\n")
+    data = DataConfig(source="kinetics", annotation=str(made.lists), kinetics=made.section, max_skipped=0.1)
+    prepare(data, tmp_path / "out")
+    clips = {clip.clip_id: clip for clip in read_manifest(tmp_path / "out/manifest.csv")}
+    features = clips["videos_train/air drumming/features"]
+    assert (features.n_frames, features.has_video, features.duration_s) == (96, False, 3.2)
+    assert all(clip.n_frames == round(clip.duration_s * clip.fps) for clip in clips.values() if clip.has_video)

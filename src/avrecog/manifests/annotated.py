@@ -16,3 +16,4 @@ class AnnotatedClip:
     start_s: float | None = None  # None: the file's beginning
     stop_s: float | None = None  # None: the file's end
     clip_id: str | None = None  # None: made from the path
+    n_frames: int | None = None  # of the video that a file without a picture was made from

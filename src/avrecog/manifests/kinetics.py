@@ -43,7 +43,8 @@ def read_kinetics(folder: Path, config: KineticsConfig) -> list[AnnotatedClip]:
     """The rows of the lists, in their order, each with the media file that it means.
 
     A line is `path label` or `path frames label`, separated by white space, the label counted from 0. The path may
-    hold spaces; a whole number before the label is the number of frames, which is passed over: the file tells its own.
+    hold spaces; a whole number before the label is the number of the video's frames, which stands in the manifest where
+    the file has no picture of its own (`.npy`, sound); a file with a picture tells its own.
 
     The path counts from the list's root. It may be a bare video id: an ending may be missing (`.npy` is taken for
     none), as may the folder of the class, written with spaces or underscores, and the times that downloaders add
@@ -142,8 +143,8 @@ def _annotated(line: str, where: str, split: str, labels: list[str], root: "_Roo
     label = words[-1]
     if not _is_count(label) or int(label) >= len(labels):
         raise ValueError(f"expected a label from 0 to {len(labels) - 1} as the last word, got {label[:80]!r}")
-    path = words[0] if len(words) == 3 and _is_count(words[1]) else line.rsplit(maxsplit=1)[0]
-    path = path.strip()
+    counted = len(words) == 3 and _is_count(words[1])
+    path = (words[0] if counted else line.rsplit(maxsplit=1)[0]).strip()
     name = labels[int(label)]
     return AnnotatedClip(
         path=root.file_of(path, name),
@@ -151,6 +152,7 @@ def _annotated(line: str, where: str, split: str, labels: list[str], root: "_Roo
         where=where,
         split=split,
         group=_video_id(path),
+        n_frames=int(words[1]) if counted else None,
     )
 
 

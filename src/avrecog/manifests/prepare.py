@@ -264,7 +264,7 @@ def _clip(row: AnnotatedClip, clip_id: str, found: Probe | MediaError) -> Clip:
         start_s=round(start_s, 6),
         stop_s=round(stop_s, 6),
         duration_s=round(stop_s - start_s, 6),
-        n_frames=round((stop_s - start_s) * found.fps),
+        n_frames=round((stop_s - start_s) * found.fps) if found.has_video else row.n_frames or 0,
         fps=found.fps,
         sample_rate=found.sample_rate,
         has_audio=found.has_audio,
