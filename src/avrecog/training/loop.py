@@ -74,8 +74,8 @@ class Trainer:
         """Put the model on the device and make its optimiser.
 
         Raises:
-            ConfigError: if the batch norm of the model can't see the whole batch with several processes, or if a process
-                would have no GPU.
+            ConfigError: if the batch norm of the model can't see the whole batch with several processes, or if a
+                process would have no GPU.
         """
         self.config, self.processes = config, processes
         _check_a_gpu_each(processes)
