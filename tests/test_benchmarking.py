@@ -57,6 +57,7 @@ def test_the_compiled_variant_is_timed_too(project):
     assert all(0 < row["latency_ms"]["median"] <= row["latency_ms"]["p95"] for row in variants)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU torch.compile needs no C++ compiler")
 def test_without_a_compiler_the_compiled_variant_is_left_out_with_a_word(project, monkeypatch, caplog, capsys):
     monkeypatch.setattr("shutil.which", lambda name: None)
     projects.write_params(project, projects.SMALL, {"benchmark": {"variants": ["folded", "compiled"]}})

@@ -145,7 +145,7 @@ def test_what_changed_is_listed():
         "the splits differ: they were not trained and tested on the same clips",
         f"git.commit: {'a' * 40}..{'b' * 40}",
         "   src/x.py | 2 +-",
-        "A was made from a working tree with changes that no commit has",
+        "A was made from a working tree with changes of more than parameters that no commit has",
     ]
     assert "this repository doesn't have both" in "\n".join(changed(a, b, None))
     assert "no file of src or stages differs" in "\n".join(changed(a, b, ""))

@@ -178,7 +178,7 @@ def test_code_and_clips_that_are_not_the_same_are_told():
     text = page(group, [group], summarise(group, predictions | tables))
     assert "Not all of the same code: git.commit is aaaaaaaaaa, bbbbbbbbbb." in text
     assert "Not all of the same manifests: data.manifest is m1, m2." in text
-    assert "changes that no commit has" in text
+    assert "changes of more than parameters that no commit has" in text
 
 
 def test_what_the_rows_share_has_no_seed_and_nothing_found():

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from unittest import mock
 
 import pytest
@@ -161,3 +162,15 @@ def test_what_changed_between_commits_is_asked_of_git_for_commits_only(monkeypat
     with mock.patch.object(provenance, "_git") as git:
         assert provenance.changed_files("--output=/tmp/x", head) is None
         assert not git.called
+
+
+def test_a_tree_is_dirty_by_its_code_not_by_parameters_and_dvc_lock(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("params.yaml", "dvc.lock", "code.py"):
+        (tmp_path / name).write_text("1\n")
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    subprocess.run(["git", "add", "."], check=True)
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "-m", "all"], check=True)
+    for name, dirty in (("params.yaml", "false"), ("dvc.lock", "false"), ("code.py", "true")):
+        (tmp_path / name).write_text("2\n")
+        assert provenance.origin_tags()["git.dirty"] == dirty, name

@@ -213,5 +213,7 @@ def changed(a: Row, b: Row, code: str | None) -> list[str]:
         lines += ["  no file of src or stages differs"] if code == "" else []
     for letter, row in (("A", a), ("B", b)):
         if "true" in row.tags.get("git.dirty", ""):
-            lines.append(f"{letter} was made from a working tree with changes that no commit has")
+            lines.append(
+                f"{letter} was made from a working tree with changes of more than parameters that no commit has"
+            )
     return lines or ["nothing that is recorded"]

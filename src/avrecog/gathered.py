@@ -65,7 +65,7 @@ def page(group: Group, groups: Sequence[Group], summaries: Sequence[Summary]) ->
         if len(values) > 1:
             notes.append(f"Not all of the same {what}: {tag} is {', '.join(value[:10] for value in values)}.")
     if "true" in differing_tags(group, "git.dirty"):
-        notes.append("Some were made from a working tree with changes that no commit has.")
+        notes.append("Some were made from a working tree with changes of more than parameters that no commit has.")
     if words := lacking(group):
         notes.append(f"Incomplete: missing are {', '.join(words)}.")
     without = [summary.model for summary in summaries if not summary.pooled]

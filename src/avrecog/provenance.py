@@ -17,10 +17,16 @@ def origin_tags() -> dict[str, str]:
         "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
         "dvc.stage": os.environ.get("DVC_STAGE"),
         "git.commit": _git("rev-parse", "HEAD"),
-        "git.dirty": {"": "false", None: None}.get(_git("status", "--porcelain", "--untracked-files=no"), "true"),
+        "git.dirty": {"": "false", None: None}.get(_changes(), "true"),
         PROCESS_TAG: this_process(),
     }
     return {key: value for key, value in tags.items() if value}
+
+
+def _changes() -> str | None:
+    """What no commit has, but for params.yaml, which each run logs, and dvc.lock, which dvc writes."""
+    status = ("status", "--porcelain", "--untracked-files=no", "--", ".")
+    return _git(*status, ":(exclude)params.yaml", ":(exclude)dvc.lock")
 
 
 def file_digest(path: Path) -> str:

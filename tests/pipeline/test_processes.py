@@ -13,6 +13,7 @@ from collections import Counter
 import numpy as np
 import psutil
 import pytest
+import torch
 from mlflow import MlflowClient
 
 import projects
@@ -21,6 +22,8 @@ from avrecog.checkpoints import load_checkpoint
 # Sums over two halves round otherwise than over the whole; four epochs let the difference grow to this.
 WEIGHT_TOLERANCE = 1e-5
 LOSS_TOLERANCE = 1e-5
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="runs on the CPU; one GPU takes one process")
 
 RECORDING = """
 import os, runpy, sys

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from avrecog.config import validate
 from avrecog.datasets.audio import AudioClips
 from avrecog.datasets.augment import AudioAugmentConfig
-from avrecog.errors import DivergedError, OutOfMemoryError
+from avrecog.errors import ConfigError, DivergedError, OutOfMemoryError
 from avrecog.logmel import LogMelConfig
 from avrecog.models.audio_resnet import AudioResNet
 from avrecog.processes import Processes
@@ -108,7 +108,7 @@ def _saved(state):
 def test_the_average_is_what_is_evaluated_and_training_goes_on_with_the_weights():
     trained = fit(trainer(ema_decay=0.99, epochs=2))
     averaged, current = trained.evaluated_weights(), trained.bare_model.state_dict()
-    assert not torch.equal(averaged["fc.weight"], current["fc.weight"])
+    assert not torch.equal(averaged["fc.weight"].cpu(), current["fc.weight"].cpu())
 
 
 def test_a_loss_that_is_no_number_stops_at_its_step_and_names_the_clips_of_the_batch():
@@ -213,3 +213,10 @@ def test_a_training_interrupted_in_its_validation_validates_when_it_goes_on(monk
 def test_no_batch_is_ever_a_single_clip():
     trained = fit(trainer(epochs=1, warmup_epochs=0), train=dataset(17))
     assert math.isfinite(trained.history[0]["train_loss"])
+
+
+def test_more_processes_than_gpus_are_refused_with_what_to_do(monkeypatch):
+    monkeypatch.setattr("avrecog.training.loop.pick_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="at most 1 processes, one for each GPU of this machine, got 2; lower"):
+        Trainer(AudioResNet(10, 2, width=8), TrainConfig(), Processes(rank=1, n=2, n_on_this_machine=2))

@@ -55,6 +55,15 @@ class Control:
         """Save the state; every process is told, the first one writes."""
 
 
+def _check_a_gpu_each(processes: Processes) -> None:
+    n_gpus = torch.cuda.device_count() if pick_device().type == "cuda" else None
+    if n_gpus is not None and processes.n_on_this_machine > n_gpus:
+        raise ConfigError(
+            f"torchrun: expected at most {n_gpus} processes, one for each GPU of this machine, got "
+            f"{processes.n_on_this_machine}; lower --nproc-per-node, or set CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
+
+
 class Trainer:
     """Trains a model epoch by epoch; `state` and `load_state` hold all that going on needs.
 
@@ -65,9 +74,11 @@ class Trainer:
         """Put the model on the device and make its optimiser.
 
         Raises:
-            ConfigError: if the batch norm of the model can't see the whole batch with several processes.
+            ConfigError: if the batch norm of the model can't see the whole batch with several processes, or if a
+                process would have no GPU.
         """
         self.config, self.processes = config, processes
+        _check_a_gpu_each(processes)
         self.fabric = Fabric(
             accelerator=pick_device().type,
             devices=processes.n_on_this_machine,
