@@ -52,7 +52,6 @@ DEPTHS: dict[int, tuple[int, int, int, int]] = {
 STAGES = ("res2", "res3", "res4", "res5")
 PLACES = ("stem", "res2", "res3", "res4")  # after which Fast goes to Slow
 FUSED = ("res3", "res4")  # after which Audio goes to Slow
-SYNCHRONISED = ("res3", "res4", "res5")
 FAST_RATIO = 8  # the Fast pathway has an eighth of Slow's channels
 AUDIO_RATIO = 2  # the Audio pathway has half of them
 LONG_RES4_BLOCKS = 6  # of ResNet-101's res4, only the first so many have kernels in time
@@ -353,10 +352,10 @@ class AVSlowFast(nn.Module):
             return AudioToVisual(4 * audio_width * 2**i, out_channels, mel_frames // 2**i // slow_frames)
 
         self.audio_to_visual = nn.ModuleDict({stage: to_visual(stage, self.visual.joined_width[stage]) for stage in FUSED})
-        self.sync: nn.ModuleDict | None = None
+        self.sync = nn.ModuleDict()
         if synchronise:  # after res5 nothing is fused: the loss has its own connections there
             last = self.visual.joined_width["res5"] + 2 * self.visual.fast_width["res5"]
-            self.sync = nn.ModuleDict({stage: SyncHead(self.visual.joined_width[stage]) for stage in FUSED})
+            self.sync.update({stage: SyncHead(self.visual.joined_width[stage]) for stage in FUSED})
             self.sync["res5"] = SyncHead(last)
             self.sync_fast_to_slow = FastToSlow(self.visual.fast_width["res5"], lateral_kernel, alpha)
             self.sync_audio_to_visual = to_visual("res5", last)
@@ -375,7 +374,12 @@ class AVSlowFast(nn.Module):
             frames: (B, T, 3, H, W).
             log_mel: (B, 1, S, M), the frames' own.
             misaligned: (B, 1, S, M), not theirs.
+
+        Raises:
+            ConfigError: if the model was made without `synchronise`.
         """
+        if not self.sync:
+            raise ConfigError("synchronise: expected true for a model that compares sound and picture, got false")
         return self._run(frames, log_mel, misaligned)
 
     def _run(self, frames: Tensor, log_mel: Tensor, misaligned: Tensor | None) -> tuple[Tensor, list[SyncLevel]]:
@@ -390,13 +394,16 @@ class AVSlowFast(nn.Module):
         for stage in STAGES:
             slow, fast = visual.stage(stage, slow, fast)
             audio = self.audio[stage](audio)
-            if misaligned is not None and stage in SYNCHRONISED:
-                levels.append(self._compare(stage, slow, fast, audio, fair))
             slow = visual.join(stage, slow, fast)
             if stage in self.audio_to_visual:
-                term = self.audio_to_visual[stage](audio[:n_clips])  # (B, C, T / alpha)
-                slow = slow + heard[:, None, None, None, None] * term[..., None, None]
+                term = self.audio_to_visual[stage](audio)  # (B or 2 B, C, T / alpha)
+                if misaligned is not None:
+                    levels.append(self._compare(stage, slow, term, fair))
+                slow = slow + heard[:, None, None, None, None] * term[:n_clips, :, :, None, None]
                 fair = 1 - heard
+        if misaligned is not None:
+            joined = self.sync_fast_to_slow(slow, fast)
+            levels.append(self._compare("res5", joined, self.sync_audio_to_visual(audio), fair))
         sound = audio[:n_clips].mean(dim=(2, 3))
         if self.scope == "pathway":
             sound = heard[:, None] * sound
@@ -410,15 +417,9 @@ class AVSlowFast(nn.Module):
         coin = torch.rand(n_clips if self.per_clip else 1, device=like.device) >= self.drop_pathway
         return coin.to(like.dtype).expand(n_clips)
 
-    def _compare(self, stage: str, slow: Tensor, fast: Tensor, audio: Tensor, fair: Tensor) -> SyncLevel:
-        """The embeddings after `stage`; audio (2 B, C, S, M) has the clips' own sounds first."""
-        if self.sync is None:
-            raise ConfigError("synchronise: expected true for a model that compares sound and picture, got false")
+    def _compare(self, stage: str, joined: Tensor, term: Tensor, fair: Tensor) -> SyncLevel:
+        """The embeddings after `stage`; term (2 B, C, T / alpha) has the clips' own sounds first."""
         head = self.sync[stage]
-        if stage in self.audio_to_visual:
-            joined, term = self.visual.join(stage, slow, fast), self.audio_to_visual[stage](audio)
-        else:
-            joined, term = self.sync_fast_to_slow(slow, fast), self.sync_audio_to_visual(audio)
         positive, negative = head.embed_audio(term).chunk(2)
         return SyncLevel(stage, head.embed_visual(joined), positive, negative, fair)
 
