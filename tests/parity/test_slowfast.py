@@ -1,6 +1,9 @@
 """SlowFast and AVSlowFast against numbers of the reference's own classes (see shared/parity/slowfast/README.md)."""
 
+import functools
 import json
+from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,6 @@ import torch
 from avrecog.models.slowfast import AVSlowFast, SlowFast, slow_indices, synchronisation_loss, usable_pairs
 from avrecog.models.slowfast_weights import reference_name
 
-DOUBLE, SINGLE = 1e-6, 1e-4
 MODELS = {
     "sf4x16": lambda: SlowFast(400),
     "sf8x8": lambda: SlowFast(400, alpha=4, lateral_kernel=7),
@@ -33,84 +35,95 @@ def fill(name: str, j: int, shape: torch.Size) -> torch.Tensor:
     return torch.from_numpy(s).reshape(shape)
 
 
+def double(model: torch.nn.Module, folder: Path, stem: str) -> torch.nn.Module:
+    """The model in float64 and evaluation, with the reference's parameters and inputs taken as they are."""
+    rows = [line.split("\t") for line in (folder / f"{stem}_keys.tsv").read_text().splitlines()]
+    keys = {key: (int(j), [int(n) for n in shape.split("x")]) for j, key, shape in rows if j.isdigit()}
+    model = model.to_empty(device="cpu").double().eval()
+    with torch.no_grad():
+        for key, value in model.state_dict().items():
+            if "standardise" in key:
+                value.fill_(float(key.endswith("std")))
+            elif "num_batches" not in key:
+                name = reference_name(key, stem.startswith("av"))
+                j, shape = keys.pop(name)
+                assert value.numel() == np.prod(shape), name
+                value.copy_(fill(name, j, value.shape))
+    assert not keys  # every one has its place
+    return model
+
+
 class Golden:
     """One of the reference's models: ours with its parameters, its inputs, its numbers."""
 
-    def __init__(self, shared, stem: str, dtype: torch.dtype) -> None:
-        folder = shared / "parity/slowfast"
+    def __init__(self, folder: Path, stem: str) -> None:
+        self.audiovisual = stem.startswith("av")
         self.facts = json.loads((folder / f"{stem}.json").read_text())
         self.arrays = np.load(folder / f"{stem}.npz")
-        rows = [line.split("\t") for line in (folder / f"{stem}_keys.tsv").read_text().splitlines()]
-        numbers = {key: int(j) for j, key, _ in rows if j.isdigit()}
-        sizes = {key: np.prod([int(n) for n in shape.split("x")]) for j, key, shape in rows if j.isdigit()}
-        self.model = MODELS[stem]().to(dtype).eval()
-        state = self.model.state_dict()
-        for key, value in state.items():
-            if "num_batches" in key or "standardise" in key:
-                continue
-            name = reference_name(key, stem.startswith("av"))
-            assert value.numel() == sizes[name], name
-            state[key] = fill(name, numbers.pop(name), value.shape)
-        assert not numbers  # every one has its place
-        for part in (self.model, self.model.visual):
-            if hasattr(part, "standardise"):  # the reference's inputs are taken as they are
-                part.standardise.mean.zero_()
-                part.standardise.std.fill_(1.0)
-        with torch.no_grad():
-            for key, value in {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}.items():
-                if "num_batches" not in key and "standardise" not in key:
-                    value.copy_(state[key])
+        with torch.device("meta"):
+            model = MODELS[stem]()
+        self.n_parameters = sum(p.numel() for p in model.parameters())
+        model = double(model, folder, stem)
+        self.models = {torch.float64: model, torch.float32: deepcopy(model).float()}
         frames, crop = self.facts["frames"], self.facts["crop"]
         k = np.arange(2 * 3 * frames * crop * crop)
         video = torch.from_numpy(np.sin(0.011 * k) + 0.5 * np.cos(0.37 * k))
-        self.frames = video.reshape(2, 3, frames, crop, crop).transpose(1, 2).to(dtype)
+        self.frames = video.reshape(2, 3, frames, crop, crop).transpose(1, 2)
         k = np.arange(2 * 2 * 128 * 80)
-        audio = torch.from_numpy(np.sin(0.017 * k) + 0.5 * np.cos(0.29 * k)).reshape(2, 2, 1, 128, 80).to(dtype)
-        self.log_mel, self.misaligned = audio[:, 0], audio[:, 1]
+        self.log_mels = torch.from_numpy(np.sin(0.017 * k) + 0.5 * np.cos(0.29 * k)).reshape(2, 2, 1, 128, 80)
 
-    def difference(self, logits: torch.Tensor, array: str = "logits") -> float:
+    def difference(self, logits: torch.Tensor, array: str) -> float:
         return float(np.abs(logits.double().numpy() - self.arrays[array]).max())
 
 
-@pytest.fixture(params=[torch.float64, torch.float32], ids=["double", "single"])
-def dtype(request):
-    return request.param
+@pytest.fixture(scope="module")
+def golden(shared):
+    """Makes each model once."""
+    return functools.cache(lambda stem: Golden(shared / "parity/slowfast", stem))
 
 
-def tolerance(dtype: torch.dtype) -> float:
-    return DOUBLE if dtype == torch.float64 else SINGLE
+dtypes = pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)], ids=["double", "single"]
+)
 
 
+@dtypes
 @pytest.mark.parametrize("stem", MODELS)
-def test_logits_and_probabilities_are_the_references(shared, stem, dtype):
-    golden = Golden(shared, stem, dtype)
-    inputs = [golden.frames, golden.log_mel][: 1 + stem.startswith("av")]
+def test_logits_and_probabilities_are_the_references(golden, stem, dtype, tolerance):
+    reference = golden(stem)
+    inputs = [reference.frames.to(dtype), reference.log_mels[:, 0].to(dtype)][: 1 + reference.audiovisual]
     with torch.inference_mode():
-        logits = golden.model(*inputs)
-    assert golden.difference(logits) < tolerance(dtype)
-    assert golden.difference(logits.softmax(dim=1), "probs") < tolerance(dtype)
+        logits = reference.models[dtype](*inputs)
+    assert reference.difference(logits, "logits") < tolerance
+    assert reference.difference(logits.softmax(dim=1), "probs") < tolerance
 
 
 @pytest.mark.parametrize("stem", MODELS)
-def test_parameters_and_slow_frames_are_the_references(shared, stem):
-    facts = json.loads((shared / f"parity/slowfast/{stem}.json").read_text())
-    assert sum(p.numel() for p in MODELS[stem]().parameters()) == facts["n_params"]
+def test_parameters_and_slow_frames_are_the_references(golden, stem):
+    facts = golden(stem).facts
+    assert golden(stem).n_parameters == facts["n_params"]
     assert slow_indices(facts["frames"], facts["alpha"]) == facts["slow_idx"]
 
 
+@dtypes
 @pytest.mark.parametrize("stem", ["av4x16", "av4x16fs"])
 @pytest.mark.parametrize("path", ["fused", "dropped"])
-def test_drop_pathway_and_synchronisation_are_the_references(shared, stem, path, dtype):
-    golden = Golden(shared, stem, dtype)
-    golden.model.drop_pathway = {"fused": 0.0, "dropped": 1.0}[path]
-    golden.model.training = True  # of the coin only: batch norm and dropout stay in evaluation
-    with torch.inference_mode():
-        logits, levels = golden.model.forward_pairs(golden.frames, golden.log_mel, golden.misaligned)
-        usable = usable_pairs(golden.log_mel, golden.misaligned)
-        losses = synchronisation_loss(levels, usable)
-    assert golden.difference(logits, f"logits_{path}") < tolerance(dtype)
-    assert usable.tolist() == golden.facts["avs_mask"]
-    expected = golden.facts[f"avs_loss_{path}"]
+def test_drop_pathway_and_synchronisation_are_the_references(golden, stem, path, dtype, tolerance):
+    reference = golden(stem)
+    model = reference.models[dtype]
+    model.drop_pathway = {"fused": 0.0, "dropped": 1.0}[path]
+    model.training = True  # of the coin only: batch norm and dropout stay in evaluation
+    log_mel, misaligned = reference.log_mels.to(dtype).unbind(dim=1)
+    try:
+        with torch.inference_mode():
+            logits, levels = model.forward_pairs(reference.frames.to(dtype), log_mel, misaligned)
+            usable = usable_pairs(log_mel, misaligned)
+            losses = synchronisation_loss(levels, usable)
+    finally:
+        model.training = False
+    assert reference.difference(logits, f"logits_{path}") < tolerance
+    assert usable.tolist() == reference.facts["avs_mask"]
+    expected = reference.facts[f"avs_loss_{path}"]
     assert [float(losses[stage]) for stage in ("res3", "res4", "res5")] == pytest.approx(
-        [expected[f"s{n}_avs"] for n in (3, 4, 5)], abs=1e-6 if dtype == torch.float64 else 1e-5
+        [expected[f"s{n}_avs"] for n in (3, 4, 5)], abs=min(tolerance, 1e-5)
     )

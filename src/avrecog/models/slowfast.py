@@ -351,7 +351,9 @@ class AVSlowFast(nn.Module):
             i = STAGES.index(stage)
             return AudioToVisual(4 * audio_width * 2**i, out_channels, mel_frames // 2**i // slow_frames)
 
-        self.audio_to_visual = nn.ModuleDict({stage: to_visual(stage, self.visual.joined_width[stage]) for stage in FUSED})
+        self.audio_to_visual = nn.ModuleDict(
+            {stage: to_visual(stage, self.visual.joined_width[stage]) for stage in FUSED}
+        )
         self.sync = nn.ModuleDict()
         if synchronise:  # after res5 nothing is fused: the loss has its own connections there
             last = self.visual.joined_width["res5"] + 2 * self.visual.fast_width["res5"]
