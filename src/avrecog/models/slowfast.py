@@ -189,7 +189,8 @@ class VisualPathways(nn.Module):
             place: slow + (2 * fast if place in self.fast_to_slow else 0) for place, (slow, fast) in widths.items()
         }
         self.fast_width = {place: fast for place, (_, fast) in widths.items()}
-        slow, fast = {"stem": Stem3d(width, 1)}, {"stem": Stem3d(fast_width, 5)}
+        slow: dict[str, nn.Module] = {"stem": Stem3d(width, 1)}
+        fast: dict[str, nn.Module] = {"stem": Stem3d(fast_width, 5)}
         slow_in, fast_in = self.joined_width["stem"], fast_width
         for i, (stage, n_blocks) in enumerate(zip(STAGES, DEPTHS[depth], strict=True)):
             stride = 1 if i == 0 else 2
@@ -422,6 +423,7 @@ class AVSlowFast(nn.Module):
     def _compare(self, stage: str, joined: Tensor, term: Tensor, fair: Tensor) -> SyncLevel:
         """The embeddings after `stage`; term (2 B, C, T / alpha) has the clips' own sounds first."""
         head = self.sync[stage]
+        assert isinstance(head, SyncHead)
         positive, negative = head.embed_audio(term).chunk(2)
         return SyncLevel(stage, head.embed_visual(joined), positive, negative, fair)
 
