@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from avrecog.config import plain
 from avrecog.datasets.audio import AudioClips
+from avrecog.datasets.audiovisual import AVClips, SyncConfig
 from avrecog.datasets.augment import AugmentConfig
 from avrecog.datasets.clips import ClipDataset
+from avrecog.datasets.frames import FrameClips
 from avrecog.datasets.mmaction2_sampling import FrameSampling
 from avrecog.datasets.rgb import RgbClips
 from avrecog.datasets.sampling import n_covering_views
@@ -22,11 +24,13 @@ from avrecog.logmel import AudioConfig
 from avrecog.manifests.clip import Clip, clips_digest, read_labels, read_manifest, read_splits
 from avrecog.media.settings import VideoConfig
 from avrecog.models.audio_cnn import SMALLEST
-from avrecog.models.build import AudioModelConfig, ModelConfig, TsnConfig
+from avrecog.models.build import AudioModelConfig, AVSlowFastConfig, ModelConfig, SlowFastConfig, TsnConfig
 from avrecog.processes import processes
-from avrecog.store import ClipRows, Store
+from avrecog.store import ClipRows, PairedStores, Store
 
 log = logging.getLogger(__name__)
+
+Stored = Store | PairedStores
 
 VERIFIED_BYTES = 20_000_000_000  # of a split
 
@@ -75,7 +79,7 @@ class OpenSplit:
 
 
 def open_split(
-    model: ModelConfig, front_end: FrontEnd, store: Store, tables: LabelledClips, split: str, augment: AugmentConfig
+    model: ModelConfig, front_end: FrontEnd, store: Stored, tables: LabelledClips, split: str, augment: AugmentConfig
 ) -> OpenSplit:
     """The clips of a split that the model can use, their stored rows checked.
 
@@ -94,7 +98,7 @@ def open_split(
         store.verify(_part_to_verify(store, clip_ids))
     index = {label: position for position, label in enumerate(tables.classes)}
     labels = np.array([index[clip.label] for clip in usable], dtype=np.int64)
-    dataset = make_dataset(model, front_end, store, clip_ids, labels, augment, _frame_sampling(model, usable))
+    dataset = make_dataset(model, front_end, rows_of(store), clip_ids, labels, augment, _frame_sampling(model, usable))
     left_out = [clip.clip_id for clip in chosen if clip.clip_id not in store]
     return OpenSplit(dataset, left_out, store.fingerprint(clip_ids))
 
@@ -116,10 +120,9 @@ def _frame_sampling(model: ModelConfig, clips: Sequence[Clip]) -> FrameSampling 
     return FrameSampling(model.sampling, np.array([clip.n_frames for clip in clips], dtype=np.int64))
 
 
-def _part_to_verify(store: Store, clip_ids: Sequence[str]) -> Sequence[str]:
+def _part_to_verify(store: Stored, clip_ids: Sequence[str]) -> Sequence[str]:
     """All clips, or of a large store as many, evenly spread, as are read in a minute or two."""
-    n_rows = store.n_rows[store.positions(clip_ids)]
-    n_bytes = int(n_rows.sum()) * store.values[:1].nbytes
+    n_bytes = store.n_bytes(clip_ids)
     if n_bytes <= VERIFIED_BYTES:
         return clip_ids
     every = -(-n_bytes // VERIFIED_BYTES)
@@ -127,22 +130,44 @@ def _part_to_verify(store: Store, clip_ids: Sequence[str]) -> Sequence[str]:
     return clip_ids[::every]
 
 
-def open_store(model: ModelConfig, front_end: FrontEnd, features: Path, tables: LabelledClips) -> Store:
-    """The store that the model reads.
+def open_store(model: ModelConfig, front_end: FrontEnd, features: Path, tables: LabelledClips) -> Stored:
+    """The store that the model reads, or both.
 
     Raises:
         ConfigError: if the front end or the stored frames don't suit the model.
-        StoreError: if the store is missing, damaged, or made with other settings or from another manifest.
+        StoreError: if a store is missing, damaged, or made with other settings or from another manifest.
     """
     check_front_end(model, front_end)
-    if isinstance(model, AudioModelConfig):
-        assert front_end.audio is not None
-        store = Store(features / "audio", plain(front_end.audio.logmel))
-    else:
-        store = Store(features / "video", plain(front_end.video))
-    if store.settings.get("clips") != clips_digest(tables.clips):
-        raise StoreError(f"{store.folder}: was made from another manifest than is there now; run `dvc repro extract`")
-    return store
+    stores = []
+    for section in needs(model):
+        if section == "audio":
+            assert front_end.audio is not None
+            store = Store(features / "audio", plain(front_end.audio.logmel))
+        else:
+            store = Store(features / "video", plain(front_end.video))
+        if store.settings.get("clips") != clips_digest(tables.clips):
+            raise StoreError(
+                f"{store.folder}: was made from another manifest than is there now; run `dvc repro extract`"
+            )
+        stores.append(store)
+    if len(stores) == 1:
+        return stores[0]
+    assert front_end.audio is not None
+    assert front_end.video is not None
+    return PairedStores(*stores, front_end.audio.logmel.frames_per_s / front_end.video.fps)
+
+
+def rows_of(store: Stored) -> dict[str, ClipRows]:
+    """Section -> what a dataset reads of it."""
+    if isinstance(store, PairedStores):
+        return {"video": store.video, "audio": store.audio}
+    return {store.folder.name: store}
+
+
+def needs(model: ModelConfig) -> tuple[str, ...]:
+    """The sections of the front end that the model sees and hears by."""
+    sections = {"audio": ("audio",), "tsn": ("video",), "slowfast": ("video",), "avslowfast": ("video", "audio")}
+    return sections[model.architecture]
 
 
 def check_front_end(model: ModelConfig, front_end: FrontEnd) -> None:
@@ -151,10 +176,9 @@ def check_front_end(model: ModelConfig, front_end: FrontEnd) -> None:
     Raises:
         ConfigError: if the section is null, or the frames are smaller than what the model sees.
     """
-    needed = {"audio": front_end.audio, "tsn": front_end.video}[model.architecture]
-    name = {"audio": "audio", "tsn": "video"}[model.architecture]
-    if needed is None:
-        raise ConfigError(f"params.yaml: architecture {model.architecture} needs section `{name}`, which is null")
+    for name in needs(model):
+        if getattr(front_end, name) is None:
+            raise ConfigError(f"params.yaml: architecture {model.architecture} needs section `{name}`, which is null")
     if isinstance(model, AudioModelConfig) and model.backbone == "cnn10":
         assert front_end.audio is not None
         if front_end.audio.logmel.n_mels < SMALLEST:
@@ -162,7 +186,7 @@ def check_front_end(model: ModelConfig, front_end: FrontEnd) -> None:
                 f"params.yaml: backbone cnn10 needs {SMALLEST} mel bands, got audio.logmel.n_mels "
                 f"{front_end.audio.logmel.n_mels}"
             )
-    if isinstance(model, TsnConfig):
+    if isinstance(model, TsnConfig | SlowFastConfig):
         assert front_end.video is not None
         stored = (front_end.video.height, front_end.video.width)
         if model.crop_height > stored[0] or model.crop_width > stored[1]:
@@ -175,49 +199,99 @@ def check_front_end(model: ModelConfig, front_end: FrontEnd) -> None:
 def make_dataset(
     model: ModelConfig,
     front_end: FrontEnd,
-    store: ClipRows,
+    rows: Mapping[str, ClipRows],
     clip_ids: Sequence[str],
     labels: np.ndarray,
     augment: AugmentConfig,
     sampling: FrameSampling | None = None,
 ) -> ClipDataset[Any]:
-    """The dataset that gives the model its batches; without `sampling`, its log-mel crops lie by time."""
+    """The dataset that gives the model its batches; without `sampling`, its log-mel crops lie by time.
+
+    Args:
+        model: whose batches.
+        front_end: how the rows were made.
+        rows: of its sections (`needs`); an audiovisual model takes clips that are in one of two.
+        clip_ids: the clips.
+        labels: (N,) int64.
+        augment: in training.
+        sampling: where crops of log-mel lie.
+
+    Raises:
+        ConfigError: if the augmentation doesn't suit the model.
+    """
     if isinstance(model, AudioModelConfig):
         assert front_end.audio is not None
-        return AudioClips(store, clip_ids, labels, model.mel_frames, front_end.audio.logmel, augment.audio, sampling)
+        logmel = front_end.audio.logmel
+        return AudioClips(rows["audio"], clip_ids, labels, model.mel_frames, logmel, augment.audio, sampling)
     size = (model.crop_height, model.crop_width)
-    return RgbClips(store, clip_ids, labels, model.n_segments, model.snippet, size, augment.video)
+    if isinstance(model, TsnConfig):
+        return RgbClips(rows["video"], clip_ids, labels, model.n_segments, model.snippet, size, augment.video)
+    assert front_end.video is not None
+    frames = FrameClips(
+        rows["video"], clip_ids, labels, model.frames, model.frame_stride, size, model.n_crops, augment.video
+    )
+    if not isinstance(model, AVSlowFastConfig):
+        return frames
+    assert front_end.audio is not None
+    if model.sync_weight and augment.mixup_alpha:
+        raise ConfigError(
+            f"train.augment.mixup_alpha: expected 0 with models.*.sync_weight, since mixed clips are not in time with "
+            f"themselves, got {augment.mixup_alpha:g}"
+        )
+    return AVClips(
+        frames,
+        rows["audio"],
+        front_end.video.fps,
+        model.mel_frames,
+        front_end.audio.logmel,
+        augment.audio,
+        SyncConfig(model.hard_from_epoch, model.hard_share) if model.sync_weight else None,
+    )
+
+
+def _window(model: ModelConfig) -> int:
+    """Store rows of a view."""
+    if isinstance(model, AudioModelConfig):
+        return model.mel_frames
+    return model.n_segments * model.snippet if isinstance(model, TsnConfig) else model.frames * model.frame_stride
 
 
 def views_of_typical_clip(model: ModelConfig, typical_rows: int, n_views: int | None) -> int:
     """How many views a clip of `typical_rows` store rows has at test time."""
-    window = model.mel_frames if isinstance(model, AudioModelConfig) else model.n_segments * model.snippet
+    window = _window(model)
     covering = int(n_covering_views(np.array([typical_rows]), window)[0])
+    n_crops = model.n_crops if isinstance(model, SlowFastConfig) else 1
     if n_views is None:
-        return covering
+        return covering * n_crops
     if isinstance(model, AudioModelConfig) and model.sampling != "time":
         return n_views
     free = typical_rows - window
-    return max(1, min(n_views, free + 1 if isinstance(model, AudioModelConfig) else covering))
+    return max(1, min(n_views, covering if isinstance(model, TsnConfig) else free + 1)) * n_crops
 
 
 def example_batch(model: ModelConfig, front_end: Mapping[str, Any], n: int, device: torch.device) -> tuple[Tensor, ...]:
     """Random inputs of the model's shape, seeded: for counting and timing."""
     generator = torch.Generator().manual_seed(0)
-    if isinstance(model, AudioModelConfig):
-        shape: tuple[int, ...] = (n, 1, model.mel_frames, front_end["audio"]["logmel"]["n_mels"])
-    else:
-        shape = (n, model.n_segments, 3 * model.snippet, model.crop_height, model.crop_width)
-    return (torch.rand(shape, generator=generator).to(device),)
+    shapes: list[tuple[int, ...]] = []
+    if isinstance(model, TsnConfig):
+        shapes.append((n, model.n_segments, 3 * model.snippet, model.crop_height, model.crop_width))
+    if isinstance(model, SlowFastConfig):
+        shapes.append((n, model.frames, 3, model.crop_height, model.crop_width))
+    if isinstance(model, AudioModelConfig | AVSlowFastConfig):
+        shapes.append((n, 1, model.mel_frames, front_end["audio"]["logmel"]["n_mels"]))
+    inputs = [torch.rand(shape, generator=generator) for shape in shapes]
+    if isinstance(model, AVSlowFastConfig):
+        inputs.append(torch.ones(n, 2))
+    return tuple(values.to(device) for values in inputs)
 
 
-def standardise_inputs(model: nn.Module, config: ModelConfig, dataset: ClipDataset[Any]) -> None:
-    """Set a log-mel model's standardisation to the mean and spread of (up to 2,000) training clips."""
-    if not isinstance(config, AudioModelConfig):
-        return  # frames are standardised by the constants of ImageNet
+def standardise_inputs(model: nn.Module, dataset: ClipDataset[Any]) -> None:
+    """Set the standardisation of log-mel to the mean and spread of (up to 2,000) training clips."""
+    if not isinstance(dataset, AudioClips | AVClips):
+        return  # frames are standardised by constants
     views = dataset.views(1)
     chosen = views[np.linspace(0, len(views) - 1, min(len(views), 2000)).astype(int)]
-    (values,) = dataset.view_batch(chosen, torch.device("cpu"))
+    values = dataset.log_mel(chosen)
     standardise = model.get_submodule("standardise")
     with torch.no_grad():
         standardise.get_buffer("mean").fill_(float(values.mean()))

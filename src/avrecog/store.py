@@ -157,6 +157,30 @@ class ClipRows(Protocol):
         ...
 
 
+class ClipStore(Protocol):
+    """What stages ask of the stored clips of a model: one store, or two of the same clips."""
+
+    folder: Path
+
+    def __contains__(self, clip_id: str) -> bool: ...
+
+    def lengths(self, clip_ids: Sequence[str]) -> np.ndarray:
+        """Rows of each clip: (n,) int64."""
+        ...
+
+    def n_bytes(self, clip_ids: Sequence[str]) -> int:
+        """The size of these clips."""
+        ...
+
+    def fingerprint(self, clip_ids: Sequence[str]) -> str:
+        """A digest of what is stored of these clips."""
+        ...
+
+    def verify(self, clip_ids: Sequence[str] | None = None) -> None:
+        """Compare the checksums of these clips."""
+        ...
+
+
 class MemoryStore:
     """Arrays in memory that look like a store, for clips that are decoded to be predicted at once."""
 
@@ -166,6 +190,9 @@ class MemoryStore:
         self.start = np.cumsum(self.n_rows) - self.n_rows
         self.values = np.concatenate(list(arrays.values()))
         self._position = {clip_id: index for index, clip_id in enumerate(arrays)}
+
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self._position
 
     def positions(self, clip_ids: Sequence[str]) -> np.ndarray:
         """Where each clip stands in `start` and `n_rows`: (n,) int64."""
@@ -225,6 +252,14 @@ class Store:
         """Where each clip stands in `start` and `n_rows`: (n,) int64; every clip must be stored."""
         return np.array([self._position[clip_id] for clip_id in clip_ids], dtype=np.int64)
 
+    def lengths(self, clip_ids: Sequence[str]) -> np.ndarray:
+        """Rows of each clip: (n,) int64."""
+        return self.n_rows[self.positions(clip_ids)]
+
+    def n_bytes(self, clip_ids: Sequence[str]) -> int:
+        """The size of these clips' rows."""
+        return int(self.lengths(clip_ids).sum()) * self.values[:1].nbytes
+
     def fingerprint(self, clip_ids: Sequence[str]) -> str:
         """A digest of what is stored of these clips."""
         digest = hashlib.sha256()
@@ -252,6 +287,50 @@ class Store:
             if f"{zlib.crc32(rows.reshape(-1).view(np.uint8).data):08x}" != self._crc32[position]:
                 return position
         return None
+
+
+class PairedStores:
+    """Pictures and sounds of the same clips; a clip may be in one of them only."""
+
+    def __init__(self, video: Store, audio: Store, audio_per_video: float) -> None:
+        """Two finished stores; `audio_per_video` rows of the one last as long as one of the other."""
+        self.folder = video.folder.parent
+        self.video, self.audio, self._ratio = video, audio, audio_per_video
+
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self.video or clip_id in self.audio
+
+    def lengths(self, clip_ids: Sequence[str]) -> np.ndarray:
+        """Rows of each clip's picture, or how many would last as long as its sound: (n,) int64."""
+        return np.array(
+            [
+                len(self.video[clip_id]) if clip_id in self.video else round(len(self.audio[clip_id]) / self._ratio)
+                for clip_id in clip_ids
+            ],
+            dtype=np.int64,
+        )
+
+    def n_bytes(self, clip_ids: Sequence[str]) -> int:
+        """The size of both."""
+        return sum(store.n_bytes(self._in(store, clip_ids)) for store in (self.video, self.audio))
+
+    def fingerprint(self, clip_ids: Sequence[str]) -> str:
+        """A digest of what is stored of these clips."""
+        parts = [store.fingerprint(self._in(store, clip_ids)) for store in (self.video, self.audio)]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    def verify(self, clip_ids: Sequence[str] | None = None) -> None:
+        """Compare the checksums in both stores.
+
+        Raises:
+            StoreError: naming the first clip whose rows have changed since they were written.
+        """
+        for store in (self.video, self.audio):
+            store.verify(None if clip_ids is None else self._in(store, clip_ids))
+
+    @staticmethod
+    def _in(store: Store, clip_ids: Sequence[str]) -> list[str]:
+        return [clip_id for clip_id in clip_ids if clip_id in store]
 
 
 _MEND = "the store is damaged: remove the folder and run `dvc repro extract`"

@@ -49,7 +49,7 @@ def test_slow_sees_frames_from_the_first_to_the_last(n_frames, alpha, expected):
 @pytest.mark.parametrize("depth", [14, 26, 50])
 def test_slowfast_gives_logits_and_learns(depth):
     frames = clips(2)[0]
-    model = SlowFast(5, depth=depth, width=8, alpha=4)
+    model = SlowFast(5, depth=depth, width=8, frames=8, alpha=4)
     logits = model(frames)
     assert logits.shape == (2, 5)
     logits.sum().backward()
@@ -57,7 +57,7 @@ def test_slowfast_gives_logits_and_learns(depth):
 
 
 def test_blocks_begin_as_their_shortcuts():
-    model = SlowFast(5, depth=26, width=8, alpha=4).eval()
+    model = SlowFast(5, depth=26, width=8, frames=8, alpha=4).eval()
     x = torch.rand(1, 32, 2, 8, 8)
     torch.testing.assert_close(model.visual.slow["res2"][1](x), x)
 
@@ -94,7 +94,7 @@ def test_a_coin_falls_for_the_batch_or_for_each_clip():
     assert sum(float(model._coins(1, frames)) for _ in range(1000)) / 1000 == pytest.approx(0.2, abs=0.04)
     each = training(small(drop_pathway=0.8, per_clip=True))._coins(4000, frames)
     assert float(each.mean()) == pytest.approx(0.2, abs=0.03)
-    assert small(drop_pathway=0.8)._coins(9, frames).tolist() == [1.0] * 9
+    assert small(drop_pathway=0.8)._coins(9, frames).tolist() == [[1.0]] * 9
 
 
 def test_levels_after_a_sound_that_was_heard_do_not_count():

@@ -15,7 +15,7 @@ from avrecog.models.slowfast_weights import reference_name
 MODELS = {
     "sf4x16": lambda: SlowFast(400),
     "sf8x8": lambda: SlowFast(400, alpha=4, lateral_kernel=7),
-    "sf16x8r101": lambda: SlowFast(400, depth=101, alpha=4),
+    "sf16x8r101": lambda: SlowFast(400, depth=101, frames=64, alpha=4),
     "av4x16": lambda: AVSlowFast(400, synchronise=True, lateral_after=("res3", "res4")),
     "av4x16fs": lambda: AVSlowFast(400, synchronise=True),
 }

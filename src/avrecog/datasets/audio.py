@@ -108,6 +108,10 @@ class AudioClips:
             dtype=np.int64,
         ).reshape(-1, 2)
 
+    def log_mel(self, views: np.ndarray) -> Tensor:
+        """The views (B, 2 or 3), as they are stored, on the CPU."""
+        return self.view_batch(views, torch.device("cpu"))[0]
+
     def view_batch(self, views: np.ndarray, device: torch.device) -> tuple[Tensor]:
         """The views (B, 2 or 3), as they are stored."""
         n_filled = views[:, 2] if self._sampling is not None else None

@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import nn
 
-from avrecog.config import Count, Flag, Fraction, Text, section
+from avrecog.config import Count, Flag, Fraction, NonNegativeNumber, Text, WholeNumber, section
 from avrecog.errors import ConfigError
 from avrecog.models.audio_cnn import SMALLEST, AudioCnn
 from avrecog.models.audio_resnet import DEPTHS, AudioResNet
 from avrecog.models.resnet_audio import DEPTHS as RESNET_AUDIO_DEPTHS
 from avrecog.models.resnet_audio import ResNetAudio
+from avrecog.models.slowfast import DEPTHS as SLOWFAST_DEPTHS
+from avrecog.models.slowfast import AVSlowFast, SlowFast
 from avrecog.models.timm_audio import TimmAudio
 from avrecog.models.tsn import Tsn
 
@@ -85,7 +87,61 @@ class TsnConfig:
             )
 
 
-ModelConfig = AudioModelConfig | TsnConfig
+@section
+class SlowFastConfig:
+    """A section below `models` with architecture `slowfast`: Slow and Fast pathways on frames."""
+
+    architecture: Literal["slowfast"]
+    depth: Count = 50  # 14, 26, 50, 101
+    width: Count = 64  # channels of Slow's stem
+    frames: Count = 32  # that Fast sees
+    frame_stride: Count = 1  # stored frames from one to the next
+    alpha: Count = 8  # Slow sees every so manieth of them
+    lateral_kernel: Count = 5  # of the convolutions from Fast to Slow
+    crop_height: Count = 224  # pixels of what the network sees, cut from the stored frames
+    crop_width: Count = 224
+    n_crops: Literal[1, 3] = 1  # of a view at test time: the middle, or three along the longer side
+    dropout: Fraction = 0.5
+    init_from: Text | None = None  # null, or the path of a checkpoint
+    train: dict[str, Any] = Field(default_factory=dict)  # what differs from section `train` for this model
+
+    def __post_init__(self) -> None:
+        if self.depth not in SLOWFAST_DEPTHS:
+            known = ", ".join(map(str, SLOWFAST_DEPTHS))
+            raise ConfigError(f"depth: expected one of {known}, got {self.depth}")
+        if self.width % 8:
+            raise ConfigError(f"width: expected a multiple of 8, got {self.width}")
+        if self.frames % self.alpha:
+            raise ConfigError(f"frames: expected a multiple of alpha ({self.alpha}), got {self.frames}")
+        if self.lateral_kernel % 2 == 0:
+            raise ConfigError(f"lateral_kernel: expected an odd number, got {self.lateral_kernel}")
+        if self.init_from == "imagenet":
+            raise ConfigError("init_from: expected null or the path of a checkpoint, got imagenet, which has none")
+
+
+@section
+class AVSlowFastConfig(SlowFastConfig):
+    """A section below `models` with architecture `avslowfast`: SlowFast with a pathway for log-mel fused into it."""
+
+    architecture: Literal["avslowfast"]  # type: ignore[assignment]
+    mel_frames: Count = 128  # of the log-mel of a view, a multiple of 8 * frames / alpha
+    drop_pathway: Fraction = 0.8  # how often, in training, the picture goes without the sound
+    drop_scope: Literal["fusion", "pathway"] = "fusion"  # where it is added to Slow; `pathway`: in the classifier too
+    drop_per_clip: Flag = False  # a coin for each clip; false: one for the batch
+    sync_weight: NonNegativeNumber = 0.0  # of the synchronisation loss; 0: none
+    hard_from_epoch: WholeNumber = 0  # until then misaligned sounds are other clips' (easy)
+    hard_share: Fraction = 0.25  # of the clips, from then on, whose misaligned sound is their own at another time
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        step = 8 * self.frames // self.alpha
+        if self.mel_frames % step:
+            raise ConfigError(
+                f"mel_frames: expected a multiple of 8 * frames / alpha ({step}), got {self.mel_frames}"
+            )
+
+
+ModelConfig = AudioModelConfig | TsnConfig | SlowFastConfig | AVSlowFastConfig
 ModelSection = Annotated[ModelConfig, Field(discriminator="architecture")]  # a section below `models`
 
 
@@ -123,7 +179,36 @@ def _tsn(config: TsnConfig, n_classes: int, pretrained: bool) -> nn.Module:
     return Tsn(config.backbone, n_classes, config.snippet, config.width, config.dropout, pretrained, config.motion)
 
 
-ARCHITECTURES: dict[str, Callable[[Any, int, bool], nn.Module]] = {"audio": _audio, "tsn": _tsn}
+def _slowfast(config: SlowFastConfig, n_classes: int, _: bool) -> nn.Module:
+    return SlowFast(
+        n_classes, config.depth, config.width, config.frames, config.alpha, config.lateral_kernel, config.dropout
+    )
+
+
+def _avslowfast(config: AVSlowFastConfig, n_classes: int, _: bool) -> nn.Module:
+    return AVSlowFast(
+        n_classes,
+        config.depth,
+        config.width,
+        config.frames,
+        config.alpha,
+        config.lateral_kernel,
+        config.mel_frames,
+        config.dropout,
+        config.drop_pathway,
+        config.drop_scope,
+        config.drop_per_clip,
+        synchronise=config.sync_weight > 0,
+        sync_weight=config.sync_weight,
+    )
+
+
+ARCHITECTURES: dict[str, Callable[[Any, int, bool], nn.Module]] = {
+    "audio": _audio,
+    "tsn": _tsn,
+    "slowfast": _slowfast,
+    "avslowfast": _avslowfast,
+}
 
 
 def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False) -> nn.Module:
@@ -145,6 +230,10 @@ def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False) -
 
 def describe(config: ModelConfig) -> str:
     """The backbone's name for a table: `ResNet18 (width 32)`, `resnet50`."""
+    if isinstance(config, SlowFastConfig):
+        name = "AVSlowFast" if isinstance(config, AVSlowFastConfig) else "SlowFast"
+        name += f"-R{config.depth} {config.frames // config.alpha}x{config.alpha * config.frame_stride}"
+        return name if config.width == 64 else f"{name} (width {config.width})"
     own: dict[str | None, str] = {}
     if isinstance(config, AudioModelConfig):
         own = {None: f"ResNet{config.depth}", "cnn10": "CNN10", "resnetaudio": f"ResNetAudio{config.depth}"}

@@ -173,10 +173,16 @@ class VisualPathways(nn.Module):
     """Slow and Fast, and the connections between them."""
 
     def __init__(
-        self, depth: int, width: int, alpha: int, lateral_kernel: int, lateral_after: Sequence[str] = PLACES
+        self,
+        depth: int,
+        width: int,
+        frames: int,
+        alpha: int,
+        lateral_kernel: int,
+        lateral_after: Sequence[str] = PLACES,
     ) -> None:
         super().__init__()
-        self.alpha = alpha
+        self.slow_indices = slow_indices(frames, alpha)
         self.standardise = Standardise([0.45] * 3, [0.225] * 3)
         fast_width = width // FAST_RATIO
         widths = {"stem": (width, fast_width)}  # channels of Slow and Fast after each stage
@@ -204,7 +210,7 @@ class VisualPathways(nn.Module):
     def stem(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Frames (B, T, 3, H, W) in 0..1 -> Slow (B, C, T / alpha, H / 4, W / 4) and Fast (B, C, T, H / 4, W / 4)."""
         x = self.standardise(frames).transpose(1, 2)  # (B, 3, T, H, W)
-        slow: Tensor = self.slow["stem"](x[:, :, slow_indices(x.shape[2], self.alpha)])
+        slow: Tensor = self.slow["stem"](x[:, :, self.slow_indices])
         return slow, self.fast["stem"](x)
 
     def stage(self, name: str, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,13 +226,14 @@ class VisualPathways(nn.Module):
 
 
 class SlowFast(nn.Module):
-    """Frames (B, T, 3, H, W) in 0..1 -> logits (B, K); T a multiple of `alpha`."""
+    """Frames (B, T, 3, H, W) in 0..1 -> logits (B, K)."""
 
     def __init__(
         self,
         n_classes: int,
         depth: int = 50,
         width: int = 64,
+        frames: int = 32,
         alpha: int = 8,
         lateral_kernel: int = 5,
         dropout: float = 0.5,
@@ -237,12 +244,13 @@ class SlowFast(nn.Module):
             n_classes: K.
             depth: a key of `DEPTHS`.
             width: channels of Slow's stem, a multiple of 8 (64 in the paper).
+            frames: T, a multiple of alpha.
             alpha: Slow sees every so manieth frame.
             lateral_kernel: of the convolutions from Fast to Slow.
             dropout: before the classifier.
         """
         super().__init__()
-        self.visual = VisualPathways(depth, width, alpha, lateral_kernel)
+        self.visual = VisualPathways(depth, width, frames, alpha, lateral_kernel)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(32 * width + 32 * (width // FAST_RATIO), n_classes)
         _initialise(self)
@@ -305,6 +313,7 @@ class AVSlowFast(nn.Module):
         scope: Literal["fusion", "pathway"] = "fusion",
         per_clip: bool = False,
         synchronise: bool = False,
+        sync_weight: float = 1.0,
         lateral_after: Sequence[str] = PLACES,
     ) -> None:
         """Build with random weights.
@@ -322,6 +331,7 @@ class AVSlowFast(nn.Module):
             scope: `fusion` silences the sound where it is added to Slow; `pathway` in the classifier too.
             per_clip: a coin for each clip instead of one for the batch.
             synchronise: with what the synchronisation loss needs.
+            sync_weight: of that loss.
             lateral_after: places after which Fast goes to Slow.
 
         Raises:
@@ -335,7 +345,8 @@ class AVSlowFast(nn.Module):
                 f"got {frames} frames, alpha {alpha}, {mel_frames} mel frames"
             )
         self.drop_pathway, self.scope, self.per_clip = drop_pathway, scope, per_clip
-        self.visual = VisualPathways(depth, width, alpha, lateral_kernel, lateral_after)
+        self.sync_weight = sync_weight
+        self.visual = VisualPathways(depth, width, frames, alpha, lateral_kernel, lateral_after)
         audio_width = width // AUDIO_RATIO
         self.standardise = Standardise([0.0], [1.0])
         audio: dict[str, nn.Module] = {"stem": AudioStem(audio_width)}
@@ -366,28 +377,44 @@ class AVSlowFast(nn.Module):
         self.fc = nn.Linear(32 * (width + width // FAST_RATIO + audio_width), n_classes)
         _initialise(self)
 
-    def forward(self, frames: Tensor, log_mel: Tensor) -> Tensor:
-        """Logits; in training with DropPathway."""
-        return self._run(frames, log_mel, None)[0]
-
-    def forward_pairs(self, frames: Tensor, log_mel: Tensor, misaligned: Tensor) -> tuple[Tensor, list[SyncLevel]]:
-        """Logits of frames and log_mel, and what the synchronisation loss compares.
+    def forward(
+        self, frames: Tensor, log_mel: Tensor, present: Tensor | None = None, misaligned: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits; in training with DropPathway, and with a misaligned sound the synchronisation loss beside them.
 
         Args:
             frames: (B, T, 3, H, W).
             log_mel: (B, 1, S, M), the frames' own.
+            present: (B, 2) 1 where the clip has a picture, and a sound; None: all have both.
             misaligned: (B, 1, S, M), not theirs.
+        """
+        if misaligned is None:
+            return self._run(frames, log_mel, present, None)[0]
+        logits, levels = self._run(frames, log_mel, present, misaligned)
+        usable = usable_pairs(self.standardise(log_mel), self.standardise(misaligned)).to(logits.dtype)
+        if present is not None:
+            usable = usable * present.prod(dim=1)
+        losses = synchronisation_loss(levels, usable).values()
+        return logits, self.sync_weight * torch.stack(list(losses)).sum()
+
+    def forward_pairs(self, frames: Tensor, log_mel: Tensor, misaligned: Tensor) -> tuple[Tensor, list[SyncLevel]]:
+        """Logits of frames and log_mel, and what the synchronisation loss compares; shapes as in `forward`.
 
         Raises:
             ConfigError: if the model was made without `synchronise`.
         """
-        if not self.sync:
-            raise ConfigError("synchronise: expected true for a model that compares sound and picture, got false")
-        return self._run(frames, log_mel, misaligned)
+        return self._run(frames, log_mel, None, misaligned)
 
-    def _run(self, frames: Tensor, log_mel: Tensor, misaligned: Tensor | None) -> tuple[Tensor, list[SyncLevel]]:
-        n_clips, visual = len(frames), self.visual
-        heard = self._coins(n_clips, frames)  # (B,)
+    def _run(
+        self, frames: Tensor, log_mel: Tensor, present: Tensor | None, misaligned: Tensor | None
+    ) -> tuple[Tensor, list[SyncLevel]]:
+        if misaligned is not None and not self.sync:
+            raise ConfigError("synchronise: expected true for a model that compares sound and picture, got false")
+        n_clips, visual = frames.shape[0], self.visual
+        seen, sounding = (None, None) if present is None else (present[:, :1], present[:, 1:])  # (B, 1)
+        heard = self._coins(n_clips, frames)  # (B, 1)
+        if sounding is not None:
+            heard = heard * sounding
         both = log_mel if misaligned is None else torch.cat([log_mel, misaligned])
         audio = self.audio["stem"](self.standardise(both))
         slow, fast = visual.stem(frames)
@@ -402,30 +429,37 @@ class AVSlowFast(nn.Module):
                 term = self.audio_to_visual[stage](audio)  # (B or 2 B, C, T / alpha)
                 if misaligned is not None:
                     levels.append(self._compare(stage, slow, term, fair))
-                slow = slow + heard[:, None, None, None, None] * term[:n_clips, :, :, None, None]
+                    term = term[:n_clips]
+                slow = slow + (heard[:, :, None] * term)[:, :, :, None, None]
                 fair = 1 - heard
         if misaligned is not None:
             joined = self.sync_fast_to_slow(slow, fast)
             levels.append(self._compare("res5", joined, self.sync_audio_to_visual(audio), fair))
-        sound = audio[:n_clips].mean(dim=(2, 3))
+            audio = audio[:n_clips]
+        sight = torch.cat([slow.mean(dim=(2, 3, 4)), fast.mean(dim=(2, 3, 4))], dim=1)
+        sound = audio.mean(dim=(2, 3))
+        if seen is not None:
+            sight = seen * sight
         if self.scope == "pathway":
-            sound = heard[:, None] * sound
-        features = torch.cat([slow.mean(dim=(2, 3, 4)), fast.mean(dim=(2, 3, 4)), sound], dim=1)  # (B, D)
+            sound = heard * sound
+        elif sounding is not None:
+            sound = sounding * sound
+        features = torch.cat([sight, sound], dim=1)  # (B, D)
         return self.fc(self.dropout(features)), levels
 
     def _coins(self, n_clips: int, like: Tensor) -> Tensor:
-        """(B,) 1 where the picture hears the sound, 0 where DropPathway takes it away; all 1 outside training."""
+        """(B, 1) 1 where the picture hears the sound, 0 where DropPathway takes it away; all 1 outside training."""
         if not (self.training and self.drop_pathway):
-            return like.new_ones(n_clips)
+            return like.new_ones(n_clips, 1)
         coin = torch.rand(n_clips if self.per_clip else 1, device=like.device) >= self.drop_pathway
-        return coin.to(like.dtype).expand(n_clips)
+        return coin.to(like.dtype)[:, None].expand(n_clips, 1)
 
     def _compare(self, stage: str, joined: Tensor, term: Tensor, fair: Tensor) -> SyncLevel:
         """The embeddings after `stage`; term (2 B, C, T / alpha) has the clips' own sounds first."""
         head = self.sync[stage]
         assert isinstance(head, SyncHead)
         positive, negative = head.embed_audio(term).chunk(2)
-        return SyncLevel(stage, head.embed_visual(joined), positive, negative, fair)
+        return SyncLevel(stage, head.embed_visual(joined), positive, negative, fair[:, 0])
 
 
 def slow_indices(n_frames: int, alpha: int) -> list[int]:

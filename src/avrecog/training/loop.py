@@ -292,7 +292,10 @@ class Trainer:
         labels = torch.from_numpy(train.labels[indices]).to(self.device)
         if mixup is None:
             logits = self.model(*inputs)
-            loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+            own_loss: Tensor | float = 0.0
+            if isinstance(logits, tuple):  # a model may add a loss of its own
+                logits, own_loss = logits
+            loss = own_loss + functional.cross_entropy(logits, labels, label_smoothing=smoothing)
         else:
             partner = mixup.partner[indices]
             weight = torch.from_numpy(mixup.weight[indices]).to(self.device)

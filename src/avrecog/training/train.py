@@ -98,7 +98,7 @@ def _train(
     torch.manual_seed(train.seed)
     model, fresh = _initial_model(config, front_end, len(tables.classes))
     if config.init_from in (None, "imagenet"):
-        standardise_inputs(model, config, train_clips)
+        standardise_inputs(model, train_clips)
     here = processes()
     trainer = Trainer(model, train, here)
     description = {
@@ -107,7 +107,7 @@ def _train(
         "classes": list(tables.classes),
         "front_end": plain({"audio": front_end.audio, "video": front_end.video}),
         # the median: what the benchmark takes for a clip
-        "typical_rows": int(np.median(store.n_rows[store.positions(train_clips.clip_ids)])),
+        "typical_rows": int(np.median(store.lengths(train_clips.clip_ids))),
     }
     digest = _digest(description, plain(train), config.init_from, (train_split, val_split))
     session = Session(trainer, train, out, description, digest, signals, log_epoch)
