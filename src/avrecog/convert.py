@@ -129,6 +129,7 @@ def convert_checkpoint(source: Path, target: Path, labels: Path | None = None, s
         typical_rows = 1 + round(TYPICAL_S * logmel.frames_per_s)
         lines.append(f"it hears log-mel of audio.logmel: mmaction2; crops lie by {config.sampling}")
     else:
+        assert isinstance(config, TsnConfig)
         name, front_end, typical_rows = "rgb", {"audio": None, "video": plain(VIDEO)}, round(TYPICAL_S * VIDEO.fps)
         lines.append(
             f"it sees the middle {config.crop_height} x {config.crop_width} of {config.n_segments} frames of "
@@ -279,7 +280,9 @@ def _write_mmaction2(model: TrainedModel, source: Path, target: Path) -> str:
     if isinstance(config, AudioModelConfig):
         known = config.backbone in ("resnetaudio", *resnets) or (config.backbone is None and config.depth != 10)
     else:
-        known = config.backbone in resnets and (config.width, config.snippet, config.motion) == (None, 1, False)
+        known = isinstance(config, TsnConfig) and (
+            config.backbone in resnets and (config.width, config.snippet, config.motion) == (None, 1, False)
+        )
     if not known:
         raise CheckpointError(f"{source}: MMAction2 has no network like {describe(config)}; nothing is written")
     names, weights = foreign_names(model.network, "mmaction2"), model.network.state_dict()

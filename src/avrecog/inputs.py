@@ -154,7 +154,8 @@ def open_store(model: ModelConfig, front_end: FrontEnd, features: Path, tables: 
         return stores[0]
     assert front_end.audio is not None
     assert front_end.video is not None
-    return PairedStores(*stores, front_end.audio.logmel.frames_per_s / front_end.video.fps)
+    video, audio = stores
+    return PairedStores(video, audio, front_end.audio.logmel.frames_per_s / front_end.video.fps)
 
 
 def rows_of(store: Stored) -> dict[str, ClipRows]:

@@ -12,12 +12,12 @@ from avrecog.errors import CheckpointError, ConfigError, MediaError, ScoreError
 from avrecog.fusion_methods import Fusion, read_fusion
 from avrecog.hardware import on_device, pick_device
 from avrecog.inference import TrainedModel, folded, load_model
-from avrecog.inputs import make_dataset
+from avrecog.inputs import make_dataset, needs
 from avrecog.late_fusion import fixed_fusion, said_fusion
 from avrecog.logmel import LogMel
 from avrecog.media.audio import decode_audio
 from avrecog.media.video import decode_video
-from avrecog.models.build import AudioModelConfig, PipelineConfig
+from avrecog.models.build import PipelineConfig
 from avrecog.predict import TestConfig, predict_scores
 from avrecog.store import MemoryStore
 
@@ -73,9 +73,7 @@ def _predict_file(
         except MediaError as error:
             silent.append(str(error))
             continue
-        dataset = make_dataset(
-            model.config, model.front_end, MemoryStore({"clip": rows}), ["clip"], np.zeros(1, np.int64), AugmentConfig()
-        )
+        dataset = make_dataset(model.config, model.front_end, rows, ["clip"], np.zeros(1, np.int64), AugmentConfig())
         spoken.append(predict_scores(network, dataset, None, 64, pick_device(), "prob"))
         said.append(index)
     if not spoken:
@@ -88,9 +86,28 @@ def _predict_file(
     return "\n".join(lines)
 
 
-def _decode(file: Path, model: TrainedModel) -> np.ndarray:
-    """The whole file as the rows that a store would hold."""
-    if isinstance(model.config, AudioModelConfig):
+def _decode(file: Path, model: TrainedModel) -> dict[str, MemoryStore]:
+    """The whole file as the rows that the model's stores would hold; of two, one may be empty.
+
+    Raises:
+        MediaError: if the file has nothing that the model needs.
+    """
+    found, lacking = {}, []
+    for section in needs(model.config):
+        try:
+            found[section] = MemoryStore({"clip": _decode_section(file, model, section)})
+        except MediaError as error:
+            lacking.append(error)
+    if not found:
+        raise lacking[0]
+    for section in needs(model.config):
+        if section not in found:
+            found[section] = MemoryStore({}, _no_rows(model, section))
+    return found
+
+
+def _decode_section(file: Path, model: TrainedModel, section: str) -> np.ndarray:
+    if section == "audio":
         assert model.front_end.audio is not None
         front_end = model.front_end.audio.logmel
         waveform = decode_audio(file, front_end.sample_rate)
@@ -98,6 +115,14 @@ def _decode(file: Path, model: TrainedModel) -> np.ndarray:
             return LogMel(front_end)(torch.from_numpy(waveform)).numpy().astype(np.float16)
     assert model.front_end.video is not None
     return decode_video(file, model.front_end.video)
+
+
+def _no_rows(model: TrainedModel, section: str) -> np.ndarray:
+    if section == "audio":
+        assert model.front_end.audio is not None
+        return np.zeros((0, model.front_end.audio.logmel.n_mels), np.float16)
+    assert model.front_end.video is not None
+    return np.zeros((0, model.front_end.video.height, model.front_end.video.width, 3), np.uint8)
 
 
 def _tested_checkpoints() -> list[Path]:

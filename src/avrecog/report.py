@@ -157,7 +157,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _model_row(result: ModelResult) -> dict[str, str]:
     section = result.config["models"][result.name]
-    sounds = section["architecture"] == "audio"
+    sounds = section["architecture"] in ("audio", "avslowfast")
     return {
         "config": result.name,
         "n_fft": str(result.config["audio"]["logmel"]["n_fft"]) if sounds else "-",

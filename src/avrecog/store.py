@@ -152,43 +152,21 @@ class ClipRows(Protocol):
     start: np.ndarray  # (n_clips,) int64
     n_rows: np.ndarray  # (n_clips,) int64
 
-    def positions(self, clip_ids: Sequence[str]) -> np.ndarray:
-        """Where each clip stands in `start` and `n_rows`."""
-        ...
-
-
-class ClipStore(Protocol):
-    """What stages ask of the stored clips of a model: one store, or two of the same clips."""
-
-    folder: Path
-
     def __contains__(self, clip_id: str) -> bool: ...
 
-    def lengths(self, clip_ids: Sequence[str]) -> np.ndarray:
-        """Rows of each clip: (n,) int64."""
-        ...
-
-    def n_bytes(self, clip_ids: Sequence[str]) -> int:
-        """The size of these clips."""
-        ...
-
-    def fingerprint(self, clip_ids: Sequence[str]) -> str:
-        """A digest of what is stored of these clips."""
-        ...
-
-    def verify(self, clip_ids: Sequence[str] | None = None) -> None:
-        """Compare the checksums of these clips."""
+    def positions(self, clip_ids: Sequence[str]) -> np.ndarray:
+        """Where each clip stands in `start` and `n_rows`."""
         ...
 
 
 class MemoryStore:
     """Arrays in memory that look like a store, for clips that are decoded to be predicted at once."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """One array of rows for each clip id; one array at least."""
+    def __init__(self, arrays: Mapping[str, np.ndarray], no_rows: np.ndarray | None = None) -> None:
+        """One array of rows for each clip id; without any, `no_rows` (0, *row_shape) says what they would be."""
         self.n_rows = np.array([len(rows) for rows in arrays.values()], dtype=np.int64)
         self.start = np.cumsum(self.n_rows) - self.n_rows
-        self.values = np.concatenate(list(arrays.values()))
+        self.values = np.concatenate([*arrays.values(), *([] if no_rows is None else [no_rows])])
         self._position = {clip_id: index for index, clip_id in enumerate(arrays)}
 
     def __contains__(self, clip_id: str) -> bool:

@@ -136,9 +136,7 @@ class AVSlowFastConfig(SlowFastConfig):
         super().__post_init__()
         step = 8 * self.frames // self.alpha
         if self.mel_frames % step:
-            raise ConfigError(
-                f"mel_frames: expected a multiple of 8 * frames / alpha ({step}), got {self.mel_frames}"
-            )
+            raise ConfigError(f"mel_frames: expected a multiple of 8 * frames / alpha ({step}), got {self.mel_frames}")
 
 
 ModelConfig = AudioModelConfig | TsnConfig | SlowFastConfig | AVSlowFastConfig
@@ -225,7 +223,7 @@ def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False) -
             raise ConfigError(f"backbone: {error}; timm.list_models() gives the names") from None
         raise
     except OSError as error:  # huggingface_hub's errors are OSErrors
-        raise ConfigError(f"init_from: timm's weights for {config.backbone} can't be downloaded: {error}") from None
+        raise ConfigError(f"init_from: timm's weights for {describe(config)} can't be downloaded: {error}") from None
 
 
 def describe(config: ModelConfig) -> str:

@@ -21,8 +21,8 @@ from avrecog.config import plain
 from avrecog.datasets.augment import AugmentConfig
 from avrecog.errors import CheckpointError, DivergedError, TrainingError
 from avrecog.hardware import precision_in_force
-from avrecog.inputs import FrontEnd, LabelledClips, OpenSplit, open_split, open_store, standardise_inputs
-from avrecog.models.build import ModelConfig, build_model
+from avrecog.inputs import FrontEnd, LabelledClips, OpenSplit, needs, open_split, open_store, standardise_inputs
+from avrecog.models.build import ModelConfig, build_model, describe
 from avrecog.outcome import Outcome
 from avrecog.processes import processes
 from avrecog.training.history import Row, merit
@@ -97,7 +97,7 @@ def _train(
     train_clips = train_split.clips
     torch.manual_seed(train.seed)
     model, fresh = _initial_model(config, front_end, len(tables.classes))
-    if config.init_from in (None, "imagenet"):
+    if config.init_from in (None, "imagenet") or "standardise.mean" in fresh:
         standardise_inputs(model, train_clips)
     here = processes()
     trainer = Trainer(model, train, here)
@@ -137,6 +137,7 @@ def _train(
     seconds = time.perf_counter() - began
     best_row = max(validated, key=merit)
     n_shorter = int(getattr(train_clips, "n_shorter", 0))
+    n_one_sided = int(getattr(train_clips, "n_one_sided", 0))
     done = f"{train.epochs} epochs" if finished else f"{trainer.epochs_done} of {train.epochs} epochs"
     summary = (
         f"{name}, {done} of {len(train_clips):,} clips in {seconds:.0f} s: val top-1 "
@@ -151,6 +152,7 @@ def _train(
         "n_val": len(val_split.clips),
         "n_left_out": len(train_split.left_out) + len(val_split.left_out),
         "n_shorter_than_window": n_shorter,
+        "n_one_sided": n_one_sided,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "samples_per_s": len(train_clips) * (trainer.epochs_done - session.first_epoch) / seconds,
     }
@@ -186,12 +188,15 @@ def _check_origin(checkpoint: Mapping[str, Any], config: ModelConfig, front_end:
         CheckpointError: naming what differs.
     """
     own, given = plain(config), checkpoint["config"]
-    for key in ("architecture", "backbone", "depth", "width", "snippet", "motion"):
+    keys = ["architecture", "backbone", "depth", "width", "snippet", "motion"]
+    if own["architecture"] == "avslowfast" and given.get("architecture") == "slowfast":
+        keys.remove("architecture")  # its pathways are those of SlowFast
+    for key in keys:
         if key in own and own[key] != given.get(key):
             raise CheckpointError(f"{path}: is of {key} {given.get(key)}, expected {own[key]}, to begin from it")
-    name = "audio" if config.architecture == "audio" else "video"
-    if checkpoint["front_end"].get(name) != plain(getattr(front_end, name)):
-        log.warning("%s: was trained on another section `%s` than params.yaml has", path, name)
+    for name in needs(config):
+        if checkpoint["front_end"].get(name) not in (None, plain(getattr(front_end, name))):
+            log.warning("%s: was trained on another section `%s` than params.yaml has", path, name)
 
 
 def _initial_model(config: ModelConfig, front_end: FrontEnd, n_classes: int) -> tuple[nn.Module, list[str]]:
@@ -202,7 +207,7 @@ def _initial_model(config: ModelConfig, front_end: FrontEnd, n_classes: int) -> 
     if config.init_from == "imagenet":
         log.info(
             "begun from timm's ImageNet weights of %s; the classifier is new, for %d classes",
-            config.backbone,
+            describe(config),
             n_classes,
         )
         return model, ["classifier"]
