@@ -31,8 +31,8 @@ demo: $(READY) ## make the demo clips, run the pipeline on them, print the resul
 	@echo '      dvc exp show                             the experiments side by side'
 	@echo '      avrecog predict FILE...                  what a trained model makes of a file'
 
-test: $(READY) ## run the tests (not the slow ones) and print the coverage
-	python -m pytest -m "not slow" --cov --cov-report=term
+test: $(READY) ## run the tests (not the slow ones), one process a core, and print the coverage
+	OMP_NUM_THREADS=1 python -m pytest -m "not slow" -n logical --maxprocesses 8 --cov --cov-report=term
 
 test-slow: $(READY) ## run the slow tests too; installs Debian's chromium for the page
 	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null)
