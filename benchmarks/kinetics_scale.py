@@ -194,7 +194,7 @@ def training_batches(n: int | None) -> None:
     store = open_store(MODEL, front_end, Path("data/features"), tables)
     clips = open_split(MODEL, front_end, store, tables, "train", AugmentConfig()).clips
     open_split(MODEL, front_end, store, tables, "val", AugmentConfig())
-    standardise_inputs(build_model(MODEL, N_CLASSES), MODEL, clips)
+    standardise_inputs(build_model(MODEL, N_CLASSES), clips)
     draw = clips.draw(0, 0)
     order = np.random.default_rng(0).permutation(len(clips))
     for batch in np.array_split(order, -(-len(clips) // BATCH))[:n]:

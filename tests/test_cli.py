@@ -268,7 +268,7 @@ def test_options_of_fuse_that_do_not_fit_are_refused(foreign, options, message, 
 def test_options_of_score_files_are_not_for_checkpoints(tmp_path, capsys):
     with pytest.raises(SystemExit):
         avrecog(tmp_path, "convert", "theirs.pth", "ours.ckpt", "--kind", "logits")
-    assert "theirs.pth: checkpoints take --labels and --sampling alone" in capsys.readouterr().err
+    assert "theirs.pth: checkpoints take --labels, --sampling, --frames and --alpha alone" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_converted_both_ways(finished_project, tmp_path, capsys):
@@ -292,7 +292,7 @@ def test_a_checkpoint_is_converted_both_ways(finished_project, tmp_path, capsys)
 def test_sampling_is_not_for_scores(tmp_path, capsys):
     with pytest.raises(SystemExit):
         avrecog(tmp_path, "convert", "a.pkl", "a.npz", "--sampling", "time")
-    assert "a.pkl: --sampling is of checkpoints, and these are scores; drop it" in capsys.readouterr().err
+    assert "a.pkl: --sampling, --frames and --alpha are of checkpoints, and these are scores" in capsys.readouterr().err
 
 
 def test_options_of_foreign_files_are_not_for_ours(foreign, capsys):

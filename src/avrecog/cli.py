@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     fuse.add_argument("--apply-softmax", action="store_true", help="with --rules: its option of that name")
     fuse.set_defaults(run=_fuse)
 
-    convert = commands.add_parser("convert", help="turn MMAction2's files into ours, or ours into its")
+    convert = commands.add_parser(
+        "convert", help="turn files of MMAction2 and SlowFast into ours, or ours into MMAction2's"
+    )
     convert.add_argument(
         "source", type=Path, metavar="SOURCE", help=".npz, .pkl, .json, .yaml: scores; or a checkpoint"
     )
@@ -81,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=["time", "mmaction2-0.x", "mmaction2-1.x"],
         help="of a network on log-mel: where stage test crops (default: time)",
     )
+    convert.add_argument("--frames", type=int, help="of a SlowFast: that Fast sees (default: as the file says)")
+    convert.add_argument("--alpha", type=int, help="of a SlowFast: Slow sees every so manieth (default: likewise)")
     convert.set_defaults(run=_convert)
 
     gather = commands.add_parser("gather", help="gather the rows of folds and seeds: means, spread, intervals")
@@ -149,15 +153,17 @@ def _fuse(args: argparse.Namespace) -> None:
 def _convert(args: argparse.Namespace) -> None:
     from avrecog.errors import ConfigError
 
-    if args.source.suffix in CHECKPOINTS:
+    if args.source.suffix in CHECKPOINTS or args.target.suffix in CHECKPOINTS:
         if args.datalist or args.kind or args.split or args.model or args.form:
-            raise ConfigError(f"{args.source}: checkpoints take --labels and --sampling alone; drop the other options")
+            raise ConfigError(
+                f"{args.source}: checkpoints take --labels, --sampling, --frames and --alpha alone; drop the others"
+            )
         from avrecog.convert import convert_checkpoint
 
-        _say(convert_checkpoint(args.source, args.target, args.labels, args.sampling))
+        _say(convert_checkpoint(args.source, args.target, args.labels, args.sampling, args.frames, args.alpha))
         return
-    if args.sampling:
-        raise ConfigError(f"{args.source}: --sampling is of checkpoints, and these are scores; drop it")
+    if args.sampling or args.frames or args.alpha:
+        raise ConfigError(f"{args.source}: --sampling, --frames and --alpha are of checkpoints, and these are scores")
     from avrecog.foreign_scores import Told, convert_scores
 
     told = Told(args.datalist, args.labels, args.kind, args.split)

@@ -1,8 +1,9 @@
-"""Checkpoints of MMAction2 (both generations), torchvision and timm -> ours, and ours -> MMAction2's.
+"""Checkpoints of MMAction2 (both generations), torchvision, timm and PySlowFast -> ours, and ours -> MMAction2's.
 
 The network is recognised from the names and shapes of its tensors: the one-channel ResNets and ResNetAudio on log-mel,
-and ResNets on RGB as a temporal segment network. Foreign files are loaded as tensors and plain values only; what
-MMAction2's training state holds besides (histories, NumPy's numbers) is replaced by a stand-in that does nothing.
+ResNets on RGB as a temporal segment network, SlowFast and AVSlowFast. Foreign files are loaded as tensors and plain
+values only; what MMAction2's training state holds besides (histories, NumPy's numbers) is replaced by a stand-in that
+does nothing.
 """
 
 import re
@@ -26,16 +27,27 @@ from avrecog.checkpoints import (
 from avrecog.config import plain
 from avrecog.datasets.mmaction2_sampling import Rule
 from avrecog.errors import CheckpointError
+from avrecog.foreign_slowfast import STEM, is_caffe2, read_caffe2, slowfast_config
 from avrecog.inference import TrainedModel, load_model
 from avrecog.logmel import FRONT_ENDS, AudioConfig
 from avrecog.manifests.clip import read_labels
 from avrecog.media.settings import VideoConfig
-from avrecog.models import audio_resnet, resnet_audio
-from avrecog.models.build import AudioModelConfig, ModelConfig, TsnConfig, build_model, describe
+from avrecog.models import audio_resnet, resnet_audio, slowfast
+from avrecog.models.build import (
+    AudioModelConfig,
+    AVSlowFastConfig,
+    ModelConfig,
+    SlowFastConfig,
+    TsnConfig,
+    build_model,
+    describe,
+)
+from avrecog.models.slowfast_weights import reference_name
 
 RGB_DEPTHS = (18, 34, 50, 101)
 TYPICAL_S = 10  # a clip of Kinetics lasts 10 s
 VIDEO = VideoConfig(fps=10.0, height=256, width=256)
+SLOWFAST_VIDEO = VideoConfig(fps=15.0, height=256, width=340)  # every second frame of 30 a second, as published
 
 
 class _StandIn:
@@ -81,7 +93,7 @@ RESNET_AUDIO_NAMES = (
 class Foreign:
     """A network read from another program's checkpoint."""
 
-    origin: str  # mmaction2 or torchvision
+    origin: str  # mmaction2, torchvision or slowfast
     config: ModelConfig
     network: nn.Module  # evaluation mode, on the CPU
     classes: list[str] | None  # where the file names them
@@ -102,7 +114,34 @@ def load_mmaction2(path: Path | str) -> nn.Module:
     return read_foreign(Path(path)).network
 
 
-def convert_checkpoint(source: Path, target: Path, labels: Path | None = None, sampling: Rule | None = None) -> str:
+def load_slowfast(path: Path | str, frames: int | None = None, alpha: int | None = None) -> nn.Module:
+    """The SlowFast or AVSlowFast in a checkpoint of facebookresearch/SlowFast, in evaluation mode, on the CPU.
+
+    Both their PyTorch files and those of Caffe2 (.pkl). It takes frames (B, T, 3, H, W) in 0..1, AVSlowFast their
+    log-mel (B, 1, S, M) as front end `slowfast` gives it beside them, and gives logits (B, K).
+
+    Args:
+        path: the checkpoint.
+        frames: T; None: as the file's settings say, else its kernels (7: 8 x 8; 5: 4 x 16, or 16 x 8 of R101).
+        alpha: Slow sees every so manieth; None: likewise.
+
+    Raises:
+        CheckpointError: as `load_mmaction2`, or if the file is of another network.
+    """
+    foreign = read_foreign(Path(path), frames, alpha)
+    if foreign.origin != "slowfast":
+        raise CheckpointError(f"{path}: is no SlowFast but {describe(foreign.config)}; use load_mmaction2")
+    return foreign.network
+
+
+def convert_checkpoint(
+    source: Path,
+    target: Path,
+    labels: Path | None = None,
+    sampling: Rule | None = None,
+    frames: int | None = None,
+    alpha: int | None = None,
+) -> str:
     """Write another program's checkpoint as ours, or ours as MMAction2's; what was done, in words.
 
     Args:
@@ -110,6 +149,8 @@ def convert_checkpoint(source: Path, target: Path, labels: Path | None = None, s
         target: the file to write.
         labels: the class names, one a line; None: those in the file, else the numbers from 0.
         sampling: where crops of log-mel lie in stage test; None: by time.
+        frames: of a SlowFast, as in `load_slowfast`.
+        alpha: likewise.
 
     Raises:
         CheckpointError: if the source can't be read or fits no network, or MMAction2 has no such network.
@@ -119,7 +160,7 @@ def convert_checkpoint(source: Path, target: Path, labels: Path | None = None, s
         raise CheckpointError(f"{target}: is the source; give another name for what is written")
     if _is_ours(source):
         return _write_mmaction2(load_model(source), source, target)
-    foreign = read_foreign(source)
+    foreign = read_foreign(source, frames, alpha)
     classes = _classes(foreign, labels)
     config, lines = foreign.config, []
     if isinstance(config, AudioModelConfig):
@@ -128,6 +169,15 @@ def convert_checkpoint(source: Path, target: Path, labels: Path | None = None, s
         name, front_end = "audio", {"audio": plain(AudioConfig(logmel)), "video": None}
         typical_rows = 1 + round(TYPICAL_S * logmel.frames_per_s)
         lines.append(f"it hears log-mel of audio.logmel: mmaction2; crops lie by {config.sampling}")
+    elif isinstance(config, SlowFastConfig):
+        name, typical_rows = config.architecture, round(TYPICAL_S * SLOWFAST_VIDEO.fps)
+        hears = isinstance(config, AVSlowFastConfig)
+        audio = AudioConfig(FRONT_ENDS["slowfast"]) if hears else None
+        front_end = {"audio": plain(audio), "video": plain(SLOWFAST_VIDEO)}
+        lines.append(
+            f"it sees {config.frames} frames at {SLOWFAST_VIDEO.fps:g} a second, Slow every {config.alpha}th, of which "
+            f"its weights say nothing; three crops of {config.crop_height} x {config.crop_width}"
+        )
     else:
         assert isinstance(config, TsnConfig)
         name, front_end, typical_rows = "rgb", {"audio": None, "video": plain(VIDEO)}, round(TYPICAL_S * VIDEO.fps)
@@ -154,33 +204,35 @@ def convert_checkpoint(source: Path, target: Path, labels: Path | None = None, s
     return "\n  ".join((what, *lines))
 
 
-def read_foreign(path: Path) -> Foreign:
-    """The network in a checkpoint of MMAction2, torchvision or timm.
+def read_foreign(path: Path, frames: int | None = None, alpha: int | None = None) -> Foreign:
+    """The network in a checkpoint of MMAction2, torchvision, timm or PySlowFast; `frames` and `alpha` of a SlowFast.
 
     Raises:
         CheckpointError: if the file is missing, damaged, holds more than tensors and plain values, or its tensors make
             no network that avrecog knows.
     """
-    content = load_plain(path, "fetch it again", STAND_INS, before_zip=True)
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: expected a mapping of tensors, got {type(content).__name__}")
-    state = content.get("state_dict", content)
-    if not are_weights(state):
-        raise CheckpointError(f"{path}: expected a mapping of names to tensors; fetch it again")
-    if n_tensor_bytes(state) > path.stat().st_size:
-        raise CheckpointError(f"{path}: its tensors are larger than the file")
-    origin, config, n_classes = _recognised(state, path)
+    content, state = _content(path)
+    config: ModelConfig
+    if STEM in state:
+        origin, config, n_classes = "slowfast", *slowfast_config(state, content, path, frames, alpha)
+    else:
+        origin, config, n_classes = _recognised(state, path)
     prefixes = ("backbone.", "cls_head.") if origin == "mmaction2" else ("",)
     given = {key: value.detach() for key, value in state.items() if key.startswith(prefixes)}
-    unused = [str(key) for key in content if key not in ("state_dict", "meta")] if state is not content else []
+    unused = (
+        [str(key) for key in content if content[key] is not state and key != "meta"] if state is not content else []
+    )
     unused += [key for key in state if key not in given]
     with torch.device("meta"):  # the shapes alone first
         shapes = build_model(config, n_classes)
     names = foreign_names(shapes, origin)
     own = {names[key]: value for key, value in shapes.state_dict().items() if key in names}
     for key in own.keys() - given.keys():
-        if key.endswith(".num_batches_tracked"):  # torch before 0.4.1 did not count them
+        if key.endswith(".num_batches_tracked"):  # torch before 0.4.1 did not count them, Caffe2 neither
             given[key] = torch.zeros((), dtype=torch.int64)
+    for key in own.keys() & given.keys():
+        if [n for n in own[key].shape if n > 1] == [n for n in given[key].shape if n > 1]:
+            given[key] = given[key].reshape(own[key].shape)  # axes of length 1 stand elsewhere in AVSlowFast's audio
     problems = sorted(differences(own, given))
     if problems:
         raise CheckpointError(
@@ -195,6 +247,23 @@ def read_foreign(path: Path) -> Foreign:
     return Foreign(
         origin, config, network.eval(), _named_classes(meta, n_classes), epoch if type(epoch) is int else 0, unused
     )
+
+
+def _content(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+    """What a checkpoint holds, and of that the weights.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or holds no tensors by name.
+    """
+    content: Any = read_caffe2(path) if is_caffe2(path) else load_plain(path, "fetch it again", STAND_INS, True)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: expected a mapping of tensors, got {type(content).__name__}")
+    state = content.get("state_dict", content.get("model_state", content))
+    if not are_weights(state):
+        raise CheckpointError(f"{path}: expected a mapping of names to tensors; fetch it again")
+    if n_tensor_bytes(state) > path.stat().st_size:
+        raise CheckpointError(f"{path}: its tensors are larger than the file")
+    return content, state
 
 
 def _recognised(state: Mapping[str, Tensor], path: Path) -> tuple[str, ModelConfig, int]:
@@ -248,7 +317,10 @@ def foreign_names(network: nn.Module, origin: str) -> dict[str, str]:
     """Our name of each tensor -> its name there, in their order; the standardisation, which is ours alone, has none."""
     names = {}
     for key in network.state_dict():
-        if key.startswith("standardise."):
+        if "standardise." in key:
+            continue
+        if isinstance(network, slowfast.SlowFast | slowfast.AVSlowFast):
+            names[key] = reference_name(key, isinstance(network, slowfast.AVSlowFast))
             continue
         name = key.removeprefix("backbone.")
         if origin == "mmaction2":
@@ -265,6 +337,8 @@ def foreign_names(network: nn.Module, origin: str) -> dict[str, str]:
 
 
 def _is_ours(path: Path) -> bool:
+    if is_caffe2(path):
+        return False
     content = load_plain(path, "fetch it again", STAND_INS, before_zip=True)
     return isinstance(content, Mapping) and content.get("format") == FORMAT
 

@@ -391,7 +391,10 @@ def _new_array(budget: _Budget, arguments: tuple) -> np.ndarray:
 def _fill(budget: _Budget, built: np.ndarray, state: Any) -> None:
     _expect(built.shape == (0,) and built.dtype == np.int8, "an array twice, or one")
     match state:
-        case (1, shape, _Dtype(dtype), bool() | 0 | 1 as is_fortran, bytes() as raw):
+        case (1, shape, _Dtype(dtype), bool() | 0 | 1 as is_fortran, bytes() | str() as raw):
+            if isinstance(raw, str):  # Python 2's bytes
+                _expect(raw.isascii() or max(raw) < "\u0100", "an array")
+                raw = raw.encode("latin-1")
             _expect(_are_sizes(shape) and math.prod(shape) * dtype.itemsize == len(raw), "an array")
             budget.spend(len(raw))
             cast(Any, built).__setstate__((1, shape, dtype, bool(is_fortran), raw))

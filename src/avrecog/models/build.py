@@ -14,7 +14,7 @@ from avrecog.models.audio_resnet import DEPTHS, AudioResNet
 from avrecog.models.resnet_audio import DEPTHS as RESNET_AUDIO_DEPTHS
 from avrecog.models.resnet_audio import ResNetAudio
 from avrecog.models.slowfast import DEPTHS as SLOWFAST_DEPTHS
-from avrecog.models.slowfast import AVSlowFast, SlowFast
+from avrecog.models.slowfast import PLACES, AVSlowFast, Place, SlowFast
 from avrecog.models.timm_audio import TimmAudio
 from avrecog.models.tsn import Tsn
 
@@ -98,6 +98,7 @@ class SlowFastConfig:
     frame_stride: Count = 1  # stored frames from one to the next
     alpha: Count = 8  # Slow sees every so manieth of them
     lateral_kernel: Count = 5  # of the convolutions from Fast to Slow
+    long_res4: WholeNumber = 6  # so many of res4's blocks have kernels in time; ResNet-101 has 23
     crop_height: Count = 224  # pixels of what the network sees, cut from the stored frames
     crop_width: Count = 224
     n_crops: Literal[1, 3] = 1  # of a view at test time: the middle, or three along the longer side
@@ -125,6 +126,7 @@ class AVSlowFastConfig(SlowFastConfig):
 
     architecture: Literal["avslowfast"]  # type: ignore[assignment]
     mel_frames: Count = 128  # of the log-mel of a view, a multiple of 8 * frames / alpha
+    lateral_after: list[Place] = Field(default_factory=lambda: list(PLACES))
     drop_pathway: Fraction = 0.8  # how often, in training, the picture goes without the sound
     drop_scope: Literal["fusion", "pathway"] = "fusion"  # where it is added to Slow; `pathway`: in the classifier too
     drop_per_clip: Flag = False  # a coin for each clip; false: one for the batch
@@ -179,7 +181,14 @@ def _tsn(config: TsnConfig, n_classes: int, pretrained: bool) -> nn.Module:
 
 def _slowfast(config: SlowFastConfig, n_classes: int, _: bool) -> nn.Module:
     return SlowFast(
-        n_classes, config.depth, config.width, config.frames, config.alpha, config.lateral_kernel, config.dropout
+        n_classes,
+        config.depth,
+        config.width,
+        config.frames,
+        config.alpha,
+        config.lateral_kernel,
+        config.dropout,
+        config.long_res4,
     )
 
 
@@ -198,6 +207,8 @@ def _avslowfast(config: AVSlowFastConfig, n_classes: int, _: bool) -> nn.Module:
         config.drop_per_clip,
         synchronise=config.sync_weight > 0,
         sync_weight=config.sync_weight,
+        lateral_after=config.lateral_after,
+        long_res4=config.long_res4,
     )
 
 

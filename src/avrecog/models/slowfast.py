@@ -50,11 +50,12 @@ DEPTHS: dict[int, tuple[int, int, int, int]] = {
     101: (3, 4, 23, 3),
 }
 STAGES = ("res2", "res3", "res4", "res5")
-PLACES = ("stem", "res2", "res3", "res4")  # after which Fast goes to Slow
+Place = Literal["stem", "res2", "res3", "res4"]
+PLACES: tuple[Place, ...] = ("stem", "res2", "res3", "res4")  # after which Fast goes to Slow
 FUSED = ("res3", "res4")  # after which Audio goes to Slow
 FAST_RATIO = 8  # the Fast pathway has an eighth of Slow's channels
 AUDIO_RATIO = 2  # the Audio pathway has half of them
-LONG_RES4_BLOCKS = 6  # of ResNet-101's res4, only the first so many have kernels in time
+LONG_RES4_BLOCKS = 6  # only the first so many of res4 have kernels in time, where ResNet-101 has 23
 FUSION_CHANNELS = 64  # between the two convolutions from audio to vision
 EMBEDDING = 64  # features in which sound and picture are compared
 
@@ -180,6 +181,7 @@ class VisualPathways(nn.Module):
         alpha: int,
         lateral_kernel: int,
         lateral_after: Sequence[str] = PLACES,
+        long_res4: int = LONG_RES4_BLOCKS,
     ) -> None:
         super().__init__()
         self.slow_indices = slow_indices(frames, alpha)
@@ -200,7 +202,7 @@ class VisualPathways(nn.Module):
         slow_in, fast_in = self.joined_width["stem"], fast_width
         for i, (stage, n_blocks) in enumerate(zip(STAGES, DEPTHS[depth], strict=True)):
             stride = 1 if i == 0 else 2
-            long = [i >= 2 and not (i == 2 and block >= LONG_RES4_BLOCKS) for block in range(n_blocks)]
+            long = [i >= 2 and not (i == 2 and block >= long_res4) for block in range(n_blocks)]
             slow[stage] = _stage3d(slow_in, width * 2**i, stride, [3 if is_long else 1 for is_long in long])
             always = [3 if i != 2 or is_long else 1 for is_long in long]
             fast[stage] = _stage3d(fast_in, fast_width * 2**i, stride, always)
@@ -237,6 +239,7 @@ class SlowFast(nn.Module):
         alpha: int = 8,
         lateral_kernel: int = 5,
         dropout: float = 0.5,
+        long_res4: int = LONG_RES4_BLOCKS,
     ) -> None:
         """Build with random weights.
 
@@ -248,9 +251,10 @@ class SlowFast(nn.Module):
             alpha: Slow sees every so manieth frame.
             lateral_kernel: of the convolutions from Fast to Slow.
             dropout: before the classifier.
+            long_res4: so many of res4's blocks have kernels in time.
         """
         super().__init__()
-        self.visual = VisualPathways(depth, width, frames, alpha, lateral_kernel)
+        self.visual = VisualPathways(depth, width, frames, alpha, lateral_kernel, long_res4=long_res4)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(32 * width + 32 * (width // FAST_RATIO), n_classes)
         _initialise(self)
@@ -315,6 +319,7 @@ class AVSlowFast(nn.Module):
         synchronise: bool = False,
         sync_weight: float = 1.0,
         lateral_after: Sequence[str] = PLACES,
+        long_res4: int = LONG_RES4_BLOCKS,
     ) -> None:
         """Build with random weights.
 
@@ -333,6 +338,7 @@ class AVSlowFast(nn.Module):
             synchronise: with what the synchronisation loss needs.
             sync_weight: of that loss.
             lateral_after: places after which Fast goes to Slow.
+            long_res4: so many of res4's blocks have kernels in time.
 
         Raises:
             ConfigError: where the sound's length and the picture's don't meet.
@@ -346,7 +352,7 @@ class AVSlowFast(nn.Module):
             )
         self.drop_pathway, self.scope, self.per_clip = drop_pathway, scope, per_clip
         self.sync_weight = sync_weight
-        self.visual = VisualPathways(depth, width, frames, alpha, lateral_kernel, lateral_after)
+        self.visual = VisualPathways(depth, width, frames, alpha, lateral_kernel, lateral_after, long_res4)
         audio_width = width // AUDIO_RATIO
         self.standardise = Standardise([0.0], [1.0])
         audio: dict[str, nn.Module] = {"stem": AudioStem(audio_width)}

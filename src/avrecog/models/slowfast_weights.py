@@ -1,4 +1,4 @@
-"""Weights of SlowFast and AVSlowFast under the names that facebookresearch/SlowFast gives them."""
+"""Weights of SlowFast and AVSlowFast under the names that facebookresearch/SlowFast and its Caffe2 files give them."""
 
 import re
 
@@ -6,6 +6,22 @@ _PATHWAYS = {"slow": 0, "fast": 1, "audio": 2}
 _PLACES = {"stem": 1, "res2": 2, "res3": 3, "res4": 4, "res5": 5}
 _BOTTLENECK = {"conv1": "a", "bn1": "a_bn", "conv2": "b", "bn2": "b_bn", "conv3": "c", "bn3": "c_bn"}  # of the audio
 _AUDIO_TO_VISUAL = {"conv1": "conv_a2fs_0", "bn1": "bn_a2fs_0", "conv2": "conv_a2fs_1", "bn2": "bn_a2fs_1"}
+_CAFFE2_ENDS = {"w": "weight", "s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
+_END = r"(?P<end>w|s|b|rm|riv)"
+_CAFFE2_NAMES = (  # a blob's name; the reference's without its ending
+    (rf"(?P<fast>t_)?conv1_{_END}", "s1.pathway{p}_stem.conv"),
+    (rf"(?P<fast>t_)?res_conv1_bn_{_END}", "s1.pathway{p}_stem.bn"),
+    (rf"(?P<fast>t_)?res(?P<s>\d)_(?P<j>\d+)_branch1(?P<bn>_bn)?_{_END}", "s{s}.pathway{p}_res{j}.branch1{bn}"),
+    (
+        rf"(?P<fast>t_)?res(?P<s>\d)_(?P<j>\d+)_branch2(?P<c>[abc])(?P<bn>_bn)?_{_END}",
+        "s{s}.pathway{p}_res{j}.branch2.{c}{bn}",
+    ),
+    (rf"t_pool1_subsample_{_END}", "s1_fuse.conv_f2s"),
+    (rf"t_pool1_subsample_bn_{_END}", "s1_fuse.bn"),
+    (rf"t_res(?P<s>\d)_\d+_branch2c_bn_subsample_{_END}", "s{s}_fuse.conv_f2s"),
+    (rf"t_res(?P<s>\d)_\d+_branch2c_bn_subsample_bn_{_END}", "s{s}_fuse.bn"),
+    (rf"pred_{_END}", "head.projection"),
+)
 
 
 def reference_name(name: str, audiovisual: bool) -> str:
@@ -47,3 +63,13 @@ def _in_pathway(pathway: int, path: list[str], last: str) -> str:
 def _fast_to_slow(place: int, part: str, last: str, audiovisual: bool) -> str:
     layer = {"conv": "conv_f2s", "bn": "bn_f2s" if audiovisual else "bn"}[part]
     return f"s{place}_fuse.{layer}.{last}"
+
+
+def name_from_caffe2(name: str) -> str | None:
+    """The reference's name for a blob of a Caffe2 file; None for one that is no weight (a momentum, the step)."""
+    for pattern, stem in _CAFFE2_NAMES:
+        match = re.fullmatch(pattern, name)
+        if match:
+            parts = match.groupdict(default="")
+            return f"{stem.format(p=int(bool(parts.get('fast'))), **parts)}.{_CAFFE2_ENDS[parts['end']]}"
+    return None
