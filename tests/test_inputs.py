@@ -21,14 +21,14 @@ def open_test(tmp_path):
     """Opens split test of clips that have 400 mel frames each."""
 
     def opened(*clips, **config):
-        writer = StoreWriter(tmp_path / "store", plain(FRONT_END.audio.logmel), (4,), "float16", "here")
+        writer = StoreWriter(tmp_path / "audio", plain(FRONT_END.audio.logmel), (4,), "float16", "here")
         for clip in clips:
             writer.append(clip.clip_id, np.zeros((400, 4)))
         writer.finish()
         writer.seal()
         tables = LabelledClips(clips, {clip.clip_id: "test" for clip in clips}, ["x"])
         model = validate(ModelSection, {"architecture": "audio", **config}, "models.m")
-        return open_split(model, FRONT_END, Store(tmp_path / "store"), tables, "test", AugmentConfig()).clips
+        return open_split(model, FRONT_END, Store(tmp_path / "audio"), tables, "test", AugmentConfig()).clips
 
     return opened
 

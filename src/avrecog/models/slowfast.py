@@ -386,7 +386,7 @@ class AVSlowFast(nn.Module):
     def forward(
         self, frames: Tensor, log_mel: Tensor, present: Tensor | None = None, misaligned: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits; in training with DropPathway, and with a misaligned sound the synchronisation loss beside them.
+        """Logits; in training with DropPathway and, with a misaligned sound, the synchronisation loss beside them.
 
         Args:
             frames: (B, T, 3, H, W).
@@ -394,7 +394,7 @@ class AVSlowFast(nn.Module):
             present: (B, 2) 1 where the clip has a picture, and a sound; None: all have both.
             misaligned: (B, 1, S, M), not theirs.
         """
-        if misaligned is None:
+        if not self.training or misaligned is None:
             return self._run(frames, log_mel, present, None)[0]
         logits, levels = self._run(frames, log_mel, present, misaligned)
         usable = usable_pairs(self.standardise(log_mel), self.standardise(misaligned)).to(logits.dtype)
