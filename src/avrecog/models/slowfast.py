@@ -121,8 +121,21 @@ class Stem3d(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, channels, T, H / 4, W / 4)."""
-        pooled: Tensor = self.pool(torch.relu(self.bn(self.conv(frames))))
+        pooled: Tensor = self.pool(torch.relu(self.bn(self._convolved(frames))))
         return pooled
+
+    def _convolved(self, frames: Tensor) -> Tensor:
+        weight = self.conv.weight  # (channels, 3, t, 7, 7)
+        channels, t = weight.shape[0], weight.shape[2]
+        if t == 1 or not self.training or weight.device.type != "cpu":
+            convolved: Tensor = self.conv(frames)
+            return convolved
+        # the same sums, each tap in time a convolution of its own: on the CPU PyTorch is a tenth as fast with all at once
+        taps = weight.movedim(2, 0).flatten(0, 1).unsqueeze(2)  # (t * channels, 3, 1, 7, 7)
+        each = functional.conv3d(frames, taps, None, (1, 2, 2), (0, 3, 3)).unflatten(1, (t, channels))
+        padded = functional.pad(each, (0, 0, 0, 0, t // 2, t // 2))  # (B, t, channels, T + t - 1, H / 2, W / 2)
+        n_frames = frames.shape[2]
+        return torch.stack([padded[:, k, :, k : k + n_frames] for k in range(t)]).sum(dim=0)
 
 
 class AudioStem(nn.Module):
