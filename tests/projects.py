@@ -57,6 +57,9 @@ def shrink_kinetics(folder: Path, section: dict[str, Any]) -> dict[str, Any]:
     document["train"] |= {"epochs": 1, "warmup_epochs": 0, "batch_size": 16}
     document["models"]["audio"] |= {"width": 8, "mel_frames": 48}
     document["models"]["rgb"] |= {"crop_height": 32, "crop_width": 32, "init_from": None}
+    if "avslowfast" in document["models"]:
+        small = {"depth": 14, "width": 8, "frames": 8, "alpha": 4, "mel_frames": 16}
+        document["models"]["avslowfast"] |= {**small, "crop_height": 32, "crop_width": 32}
     if document["video"] is not None:
         document["video"] |= {"height": 36, "width": 48}
     lay_over(document, {"benchmark": SMALL["benchmark"], "fuse": SMALL["fuse"]})

@@ -12,6 +12,7 @@ from avrecog import cli
 from avrecog.checkpoints import load_checkpoint
 from avrecog.config import load_params, read_yaml, validate
 from avrecog.manifests.prepare import DataConfig
+from avrecog.models.build import ModelSection
 from avrecog.training.settings import TrainConfig
 from clips import make_kinetics, make_tone, make_video, write_annotation
 
@@ -30,7 +31,8 @@ def apply(folder, name, annotation):
 def test_there_are_recipes():
     assert {"default", "esc10", "grid"} <= set(NAMES)
     assert {
-        f"kinetics400_{name}{own}" for name in ("audio_r18", "audio_r50", "tsn_r50_rgb") for own in ("", "_own")
+        *(f"kinetics400_{name}{own}" for name in ("audio_r18", "audio_r50", "tsn_r50_rgb") for own in ("", "_own")),
+        *("kinetics400_avslowfast_r50_4x16", "kinetics400_avslowfast_r50_8x8"),
     } == set(KINETICS)
 
 
@@ -98,6 +100,20 @@ def test_the_kinetics_recipes_have_the_schedule_of_the_reference(name, base_lr, 
     assert (train.clip_grad_norm, train.epochs, train.val_interval, train.warmup_epochs) == (40.0, 100, 5, 0)
     assert (train.label_smoothing, train.ema_decay, train.augment.mixup_alpha) == (0.0, None, 0.0)
     assert train.lr_updates == "epoch"
+
+
+@pytest.mark.parametrize(("name", "alpha", "kernel", "batch_size"), [("4x16", 8, 5, 8), ("8x8", 4, 7, 4)])
+def test_the_audiovisual_recipes_have_the_schedule_of_the_paper(name, alpha, kernel, batch_size):
+    """One of eight GPUs."""
+    recipe = read_yaml(projects.ROOT / f"recipes/kinetics400_avslowfast_r50_{name}.yaml")
+    train = validate(TrainConfig, recipe["train"], "train")
+    model = validate(ModelSection, recipe["models"]["avslowfast"], "models.avslowfast")
+    assert (model.frames, model.alpha, model.lateral_kernel, model.mel_frames) == (32, alpha, kernel, 128)
+    assert (model.drop_pathway, model.sync_weight, model.hard_from_epoch, model.hard_share) == (0.8, 1.0, 96, 0.25)
+    assert (train.lr, train.batch_size, train.scaled_lr) == (0.1, batch_size, 0.0125)
+    assert (train.epochs, train.warmup_epochs, train.lr_updates) == (196, 34, "step")
+    assert (train.weight_decay, train.decay_norm_and_bias) == (1e-4, False)
+    assert (recipe["test"]["n_clips"], model.n_crops) == (10, 3)
 
 
 def test_a_kinetics_recipe_refuses_a_folder_that_holds_media(tmp_path, kinetics, capsys):

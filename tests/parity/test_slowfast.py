@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from avrecog.models.slowfast import AVSlowFast, SlowFast, slow_indices, synchronisation_loss, usable_pairs
 from avrecog.models.slowfast_weights import reference_name
@@ -127,3 +128,28 @@ def test_drop_pathway_and_synchronisation_are_the_references(golden, stem, path,
     assert [float(losses[stage]) for stage in ("res3", "res4", "res5")] == pytest.approx(
         [expected[f"s{n}_avs"] for n in (3, 4, 5)], abs=min(tolerance, 1e-5)
     )
+
+
+TWO_PLACES = {"lateral_after": ("res3", "res4")}
+GMACS = {  # measured on the reference's classes, of one view of 256 x 256
+    "4x16 R50": (36.1, SlowFast, {}),
+    "8x8 R50": (65.7, SlowFast, {"alpha": 4, "lateral_kernel": 7}),
+    "8x8 R101": (106.9, SlowFast, {"depth": 101, "alpha": 4, "lateral_kernel": 7}),
+    "8x8 R101, all of res4 long": (125.9, SlowFast, {"depth": 101, "alpha": 4, "long_res4": 23}),
+    "16x8 R101": (213.0, SlowFast, {"depth": 101, "frames": 64, "alpha": 4}),
+    "AV 4x16 R50": (39.8, AVSlowFast, TWO_PLACES),
+    "AV 4x16 R50, Fast to Slow at four places": (40.3, AVSlowFast, {}),
+    "AV 8x8 R50": (69.0, AVSlowFast, {"alpha": 4, "lateral_kernel": 7, **TWO_PLACES}),
+}
+
+
+@pytest.mark.parametrize("name", GMACS)
+def test_the_work_of_a_view_is_the_references_within_one_percent(name):
+    expected, kind, config = GMACS[name]
+    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model = kind(400, **config).eval()
+        inputs = [torch.empty(1, config.get("frames", 32), 3, 256, 256)]
+        if kind is AVSlowFast:
+            inputs.append(torch.empty(1, 1, 128, 80))
+        model(*inputs)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(expected, rel=0.01)

@@ -297,20 +297,26 @@ class SyncLevel:
 
 
 class SyncHead(nn.Module):
-    """Picture and sound (B, C, ...) into one space, at most 1 apart."""
+    """Picture and sound (B, C, ...) into one space, at most 1 apart: their means over time, or step by step."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, by_step: bool) -> None:
         super().__init__()
+        self.by_step = by_step
         self.visual = nn.Linear(channels, EMBEDDING)
         self.audio = nn.Linear(channels, EMBEDDING)
 
     def embed_visual(self, joined: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> (B, E)."""
-        return functional.normalize(self.visual(joined.mean(dim=(2, 3, 4)))) / 2
+        """(B, C, T, H, W) -> (B, E); by step (B, T * E)."""
+        return self._embed(self.visual, joined.mean(dim=(3, 4)))
 
     def embed_audio(self, term: Tensor) -> Tensor:
-        """(B, C, T) -> (B, E)."""
-        return functional.normalize(self.audio(term.mean(dim=2))) / 2
+        """(B, C, T) -> (B, E); by step (B, T * E)."""
+        return self._embed(self.audio, term)
+
+    def _embed(self, layer: nn.Module, x: Tensor) -> Tensor:
+        if not self.by_step:
+            return functional.normalize(layer(x.mean(dim=2))) / 2
+        return functional.normalize(layer(x.transpose(1, 2)), dim=2).flatten(1) / (2 * x.shape[2] ** 0.5)
 
 
 class AVSlowFast(nn.Module):
@@ -331,6 +337,7 @@ class AVSlowFast(nn.Module):
         per_clip: bool = False,
         synchronise: bool = False,
         sync_weight: float = 1.0,
+        sync_by_step: bool = False,
         lateral_after: Sequence[str] = PLACES,
         long_res4: int = LONG_RES4_BLOCKS,
     ) -> None:
@@ -350,6 +357,7 @@ class AVSlowFast(nn.Module):
             per_clip: a coin for each clip instead of one for the batch.
             synchronise: with what the synchronisation loss needs.
             sync_weight: of that loss.
+            sync_by_step: it compares sound and picture at each of Slow's frames, instead of their means over time.
             lateral_after: places after which Fast goes to Slow.
             long_res4: so many of res4's blocks have kernels in time.
 
@@ -388,8 +396,8 @@ class AVSlowFast(nn.Module):
         self.sync = nn.ModuleDict()
         if synchronise:  # after res5 nothing is fused: the loss has its own connections there
             last = self.visual.joined_width["res5"] + 2 * self.visual.fast_width["res5"]
-            self.sync.update({stage: SyncHead(self.visual.joined_width[stage]) for stage in FUSED})
-            self.sync["res5"] = SyncHead(last)
+            self.sync.update({stage: SyncHead(self.visual.joined_width[stage], sync_by_step) for stage in FUSED})
+            self.sync["res5"] = SyncHead(last, sync_by_step)
             self.sync_fast_to_slow = FastToSlow(self.visual.fast_width["res5"], lateral_kernel, alpha)
             self.sync_audio_to_visual = to_visual("res5", last)
         self.dropout = nn.Dropout(dropout)
