@@ -21,7 +21,7 @@ from avrecog.hardware import (
     synchronise,
 )
 from avrecog.inference import folded, load_model
-from avrecog.inputs import LabelledClips, open_split, open_store
+from avrecog.inputs import LabelledClips, classes_of, open_split, open_store
 from avrecog.metrics import (
     bootstrap_interval,
     classification_metrics,
@@ -53,7 +53,7 @@ def evaluate_model(
     """
     model = load_model(checkpoints / f"{config.checkpoint}.ckpt", name)
     tables = LabelledClips.read(data)
-    if list(tables.classes) != model.classes:
+    if classes_of(model.config, tables) != model.classes:
         raise CheckpointError(
             f"{checkpoints}: was trained on other classes than {data}/labels.txt has; run `dvc repro train`"
         )

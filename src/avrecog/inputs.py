@@ -17,6 +17,8 @@ from avrecog.datasets.augment import AugmentConfig
 from avrecog.datasets.clips import ClipDataset
 from avrecog.datasets.frames import FrameClips
 from avrecog.datasets.mmaction2_sampling import FrameSampling
+from avrecog.datasets.pairs import CLASSES as PAIRED_SOUNDS
+from avrecog.datasets.pairs import SyncPairs
 from avrecog.datasets.rgb import RgbClips
 from avrecog.datasets.sampling import n_covering_views
 from avrecog.errors import ConfigError, ManifestError, StoreError
@@ -24,7 +26,14 @@ from avrecog.logmel import AudioConfig
 from avrecog.manifests.clip import Clip, clips_digest, read_labels, read_manifest, read_splits
 from avrecog.media.settings import VideoConfig
 from avrecog.models.audio_cnn import SMALLEST
-from avrecog.models.build import AudioModelConfig, AVSlowFastConfig, ModelConfig, SlowFastConfig, TsnConfig
+from avrecog.models.build import (
+    AudioModelConfig,
+    AVSlowFastConfig,
+    AVSyncConfig,
+    ModelConfig,
+    SlowFastConfig,
+    TsnConfig,
+)
 from avrecog.processes import processes
 from avrecog.store import ClipRows, PairedStores, Store
 
@@ -88,7 +97,7 @@ def open_split(
         StoreError: if rows have changed since they were written.
     """
     chosen = [clip for clip in tables.clips if tables.splits[clip.clip_id] == split]
-    usable = [clip for clip in chosen if clip.clip_id in store]
+    usable = [clip for clip in chosen if _is_usable(model, store, clip.clip_id)]
     if not usable:
         raise ManifestError(
             f"{store.folder}: split {split} has {len(chosen)} clips, and none of them has what this model needs"
@@ -98,9 +107,24 @@ def open_split(
         store.verify(_part_to_verify(store, clip_ids))
     index = {label: position for position, label in enumerate(tables.classes)}
     labels = np.array([index[clip.label] for clip in usable], dtype=np.int64)
-    dataset = make_dataset(model, front_end, rows_of(store), clip_ids, labels, augment, _frame_sampling(model, usable))
-    left_out = [clip.clip_id for clip in chosen if clip.clip_id not in store]
+    sampling = _frame_sampling(model, usable)
+    training = split == "train"
+    dataset = make_dataset(model, front_end, rows_of(store), clip_ids, labels, augment, sampling, training)
+    taken = set(clip_ids)
+    left_out = [clip.clip_id for clip in chosen if clip.clip_id not in taken]
     return OpenSplit(dataset, left_out, store.fingerprint(clip_ids))
+
+
+def _is_usable(model: ModelConfig, store: Stored, clip_id: str) -> bool:
+    if isinstance(model, AVSyncConfig):  # there is nothing to compare where one is missing
+        assert isinstance(store, PairedStores)
+        return clip_id in store.video and clip_id in store.audio
+    return clip_id in store
+
+
+def classes_of(model: ModelConfig, tables: LabelledClips) -> list[str]:
+    """What the model tells apart."""
+    return list(PAIRED_SOUNDS if isinstance(model, AVSyncConfig) else tables.classes)
 
 
 def _frame_sampling(model: ModelConfig, clips: Sequence[Clip]) -> FrameSampling | None:
@@ -168,6 +192,7 @@ def rows_of(store: Stored) -> dict[str, ClipRows]:
 def needs(model: ModelConfig) -> tuple[str, ...]:
     """The sections of the front end that the model sees and hears by."""
     sections = {"audio": ("audio",), "tsn": ("video",), "slowfast": ("video",), "avslowfast": ("video", "audio")}
+    sections["avsync"] = sections["avslowfast"]
     return sections[model.architecture]
 
 
@@ -205,6 +230,7 @@ def make_dataset(
     labels: np.ndarray,
     augment: AugmentConfig,
     sampling: FrameSampling | None = None,
+    training: bool = False,
 ) -> ClipDataset[Any]:
     """The dataset that gives the model its batches; without `sampling`, its log-mel crops lie by time.
 
@@ -216,6 +242,7 @@ def make_dataset(
         labels: (N,) int64.
         augment: in training.
         sampling: where crops of log-mel lie.
+        training: whether pairs for synchronisation follow the model's curriculum; else all are hard.
 
     Raises:
         ConfigError: if the augmentation doesn't suit the model.
@@ -234,6 +261,12 @@ def make_dataset(
     if not isinstance(model, AVSlowFastConfig):
         return frames
     assert front_end.audio is not None
+    if isinstance(model, AVSyncConfig):
+        hard = SyncConfig(model.hard_from_epoch, model.hard_share) if training else SyncConfig(0, 1.0)
+        sound = AVClips(
+            frames, rows["audio"], front_end.video.fps, model.mel_frames, front_end.audio.logmel, augment.audio, hard
+        )
+        return SyncPairs(sound)
     if model.sync_weight and augment.mixup_alpha:
         raise ConfigError(
             f"train.augment.mixup_alpha: expected 0 with models.*.sync_weight, since mixed clips are not in time with "
@@ -281,14 +314,16 @@ def example_batch(model: ModelConfig, front_end: Mapping[str, Any], n: int, devi
     if isinstance(model, AudioModelConfig | AVSlowFastConfig):
         shapes.append((n, 1, model.mel_frames, front_end["audio"]["logmel"]["n_mels"]))
     inputs = [torch.rand(shape, generator=generator) for shape in shapes]
-    if isinstance(model, AVSlowFastConfig):
+    if isinstance(model, AVSyncConfig):
+        inputs.append(torch.rand(shapes[-1], generator=generator))
+    elif isinstance(model, AVSlowFastConfig):
         inputs.append(torch.ones(n, 2))
     return tuple(values.to(device) for values in inputs)
 
 
 def standardise_inputs(model: nn.Module, dataset: ClipDataset[Any]) -> None:
     """Set the standardisation of log-mel to the mean and spread of (up to 2,000) training clips."""
-    if not isinstance(dataset, AudioClips | AVClips):
+    if not isinstance(dataset, AudioClips | AVClips | SyncPairs):
         return  # frames are standardised by constants
     views = dataset.views(1)
     chosen = views[np.linspace(0, len(views) - 1, min(len(views), 2000)).astype(int)]

@@ -14,7 +14,7 @@ from avrecog.models.audio_resnet import DEPTHS, AudioResNet
 from avrecog.models.resnet_audio import DEPTHS as RESNET_AUDIO_DEPTHS
 from avrecog.models.resnet_audio import ResNetAudio
 from avrecog.models.slowfast import DEPTHS as SLOWFAST_DEPTHS
-from avrecog.models.slowfast import PLACES, AVSlowFast, Place, SlowFast
+from avrecog.models.slowfast import PLACES, AVSlowFast, AVSync, Place, SlowFast
 from avrecog.models.timm_audio import TimmAudio
 from avrecog.models.tsn import Tsn
 
@@ -141,7 +141,24 @@ class AVSlowFastConfig(SlowFastConfig):
             raise ConfigError(f"mel_frames: expected a multiple of 8 * frames / alpha ({step}), got {self.mel_frames}")
 
 
-ModelConfig = AudioModelConfig | TsnConfig | SlowFastConfig | AVSlowFastConfig
+@section
+class AVSyncConfig(AVSlowFastConfig):
+    """A section below `models` with architecture `avsync`: AVSlowFast's pathways, which learn without labels.
+
+    It learns to tell a picture's own sound from another: at another time of the same clip (`hard_share` of the pairs
+    from `hard_from_epoch` on; all where it is tested), or of another clip.
+    """
+
+    architecture: Literal["avsync"]  # type: ignore[assignment]
+    sync_by_step: Flag = True  # compare at each of Slow's frames; false: the means over time
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sync_weight:
+            raise ConfigError("sync_weight: expected 0 with architecture avsync, which has no other loss to weigh")
+
+
+ModelConfig = AudioModelConfig | TsnConfig | SlowFastConfig | AVSlowFastConfig | AVSyncConfig
 ModelSection = Annotated[ModelConfig, Field(discriminator="architecture")]  # a section below `models`
 
 
@@ -212,11 +229,26 @@ def _avslowfast(config: AVSlowFastConfig, n_classes: int, _: bool) -> nn.Module:
     )
 
 
+def _avsync(config: AVSyncConfig, _: int, __: bool) -> nn.Module:
+    return AVSync(
+        depth=config.depth,
+        width=config.width,
+        frames=config.frames,
+        alpha=config.alpha,
+        lateral_kernel=config.lateral_kernel,
+        mel_frames=config.mel_frames,
+        sync_by_step=config.sync_by_step,
+        lateral_after=config.lateral_after,
+        long_res4=config.long_res4,
+    )
+
+
 ARCHITECTURES: dict[str, Callable[[Any, int, bool], nn.Module]] = {
     "audio": _audio,
     "tsn": _tsn,
     "slowfast": _slowfast,
     "avslowfast": _avslowfast,
+    "avsync": _avsync,
 }
 
 
@@ -240,7 +272,8 @@ def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False) -
 def describe(config: ModelConfig) -> str:
     """The backbone's name for a table: `ResNet18 (width 32)`, `resnet50`."""
     if isinstance(config, SlowFastConfig):
-        name = "AVSlowFast" if isinstance(config, AVSlowFastConfig) else "SlowFast"
+        names = {"slowfast": "SlowFast", "avslowfast": "AVSlowFast", "avsync": "AVSync"}
+        name = names[config.architecture]
         name += f"-R{config.depth} {config.frames // config.alpha}x{config.alpha * config.frame_stride}"
         return name if config.width == 64 else f"{name} (width {config.width})"
     own: dict[str | None, str] = {}

@@ -33,7 +33,7 @@ B batch, C channels, T frames, H W height and width, S mel frames, M mel bands, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,7 @@ AUDIO_RATIO = 2  # the Audio pathway has half of them
 LONG_RES4_BLOCKS = 6  # only the first so many of res4 have kernels in time, where ResNet-101 has 23
 FUSION_CHANNELS = 64  # between the two convolutions from audio to vision
 EMBEDDING = 64  # features in which sound and picture are compared
+SHARPNESS = 10.0  # of AVSync's logits, whose squared distances differ by 1 at most
 
 
 class Bottleneck3d(nn.Module):
@@ -130,7 +131,7 @@ class Stem3d(nn.Module):
         if t == 1 or not self.training or weight.device.type != "cpu":
             convolved: Tensor = self.conv(frames)
             return convolved
-        # the same sums, each tap in time a convolution of its own: on the CPU PyTorch is a tenth as fast with all at once
+        # the same sums, a convolution for each tap in time: with all at once PyTorch is a tenth as fast on the CPU
         taps = weight.movedim(2, 0).flatten(0, 1).unsqueeze(2)  # (t * channels, 3, 1, 7, 7)
         each = functional.conv3d(frames, taps, None, (1, 2, 2), (0, 3, 3)).unflatten(1, (t, channels))
         padded = functional.pad(each, (0, 0, 0, 0, t // 2, t // 2))  # (B, t, channels, T + t - 1, H / 2, W / 2)
@@ -481,12 +482,70 @@ class AVSlowFast(nn.Module):
         coin = torch.rand(n_clips if self.per_clip else 1, device=like.device) >= self.drop_pathway
         return coin.to(like.dtype)[:, None].expand(n_clips, 1)
 
-    def _compare(self, stage: str, joined: Tensor, term: Tensor, fair: Tensor) -> SyncLevel:
-        """The embeddings after `stage`; term (2 B, C, T / alpha) has the clips' own sounds first."""
+    def _head(self, stage: str) -> SyncHead:
         head = self.sync[stage]
         assert isinstance(head, SyncHead)
+        return head
+
+    def _compare(self, stage: str, joined: Tensor, term: Tensor, fair: Tensor) -> SyncLevel:
+        """The embeddings after `stage`; term (2 B, C, T / alpha) has the clips' own sounds first."""
+        head = self._head(stage)
         positive, negative = head.embed_audio(term).chunk(2)
         return SyncLevel(stage, head.embed_visual(joined), positive, negative, fair[:, 0])
+
+
+class AVSync(AVSlowFast):
+    """Frames (B, T, 3, H, W) in 0..1 and two sounds (B, 1, S, M) -> (B, 2) logits of which is the frames' own.
+
+    AVSlowFast's pathways, none fused, compared after res3, res4 and res5 as its synchronisation loss compares them. It
+    has no classifier, and learns without labels.
+    """
+
+    def __init__(self, **parts: Any) -> None:
+        """Build with random weights; `parts` as AVSlowFast's of its pathways."""
+        super().__init__(1, drop_pathway=1.0, synchronise=True, **parts)
+        del self.fc, self.dropout
+
+    def forward(self, frames: Tensor, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[override]
+        """Logits: SHARPNESS times how much nearer the sound is."""
+        sight, (one, other) = self.sight(frames), self.sound(torch.cat([first, second])).chunk(2)
+        distances = [(sight - sound).square().sum(dim=1) for sound in (one, other)]
+        return -SHARPNESS * torch.stack(distances, dim=1)
+
+    def sight(self, frames: Tensor) -> Tensor:
+        """(B, E) where the picture lies; at most 1 from where a sound lies."""
+        visual, found = self.visual, []
+        slow, fast = visual.stem(frames)
+        slow = visual.join("stem", slow, fast)
+        for stage in STAGES:
+            slow, fast = visual.stage(stage, slow, fast)
+            slow = visual.join(stage, slow, fast)
+            if stage in FUSED:
+                found.append(self._head(stage).embed_visual(slow))
+        found.append(self._head("res5").embed_visual(self.sync_fast_to_slow(slow, fast)))
+        return torch.cat(found, dim=1) / len(found) ** 0.5
+
+    def sound(self, log_mel: Tensor) -> Tensor:
+        """(B, E) where the sound lies."""
+        audio, found = self.audio["stem"](self.standardise(log_mel)), []
+        for stage in STAGES:
+            audio = self.audio[stage](audio)
+            if stage in FUSED:
+                found.append(self._head(stage).embed_audio(self.audio_to_visual[stage](audio)))
+        found.append(self._head("res5").embed_audio(self.sync_audio_to_visual(audio)))
+        return torch.cat(found, dim=1) / len(found) ** 0.5
+
+    def features(self, frames: Tensor, log_mel: Tensor) -> Tensor:
+        """(B, D) what a classifier would stand on: the means of Slow, Fast and Audio."""
+        visual = self.visual
+        slow, fast = visual.stem(frames)
+        slow = visual.join("stem", slow, fast)
+        audio = self.audio["stem"](self.standardise(log_mel))
+        for stage in STAGES:
+            slow, fast = visual.stage(stage, slow, fast)
+            slow = visual.join(stage, slow, fast)
+            audio = self.audio[stage](audio)
+        return torch.cat([slow.mean(dim=(2, 3, 4)), fast.mean(dim=(2, 3, 4)), audio.mean(dim=(2, 3))], dim=1)
 
 
 def slow_indices(n_frames: int, alpha: int) -> list[int]:

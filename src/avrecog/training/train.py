@@ -21,7 +21,16 @@ from avrecog.config import plain
 from avrecog.datasets.augment import AugmentConfig
 from avrecog.errors import CheckpointError, DivergedError, TrainingError
 from avrecog.hardware import precision_in_force
-from avrecog.inputs import FrontEnd, LabelledClips, OpenSplit, needs, open_split, open_store, standardise_inputs
+from avrecog.inputs import (
+    FrontEnd,
+    LabelledClips,
+    OpenSplit,
+    classes_of,
+    needs,
+    open_split,
+    open_store,
+    standardise_inputs,
+)
 from avrecog.models.build import ModelConfig, build_model, describe
 from avrecog.outcome import Outcome
 from avrecog.processes import processes
@@ -32,6 +41,8 @@ from avrecog.training.settings import TrainConfig, settings_in_force
 from avrecog.training.stopping import StopSignals
 
 log = logging.getLogger(__name__)
+
+PARTS_OF = {"avslowfast": ("slowfast", "avsync")}  # architectures whose pathways another has too
 
 
 def train_model(
@@ -96,7 +107,8 @@ def _train(
     val_split = open_split(config, front_end, store, tables, "val", AugmentConfig())
     train_clips = train_split.clips
     torch.manual_seed(train.seed)
-    model, fresh = _initial_model(config, front_end, len(tables.classes))
+    classes = classes_of(config, tables)
+    model, fresh = _initial_model(config, front_end, len(classes))
     if config.init_from in (None, "imagenet") or "standardise.mean" in fresh:
         standardise_inputs(model, train_clips)
     here = processes()
@@ -104,7 +116,7 @@ def _train(
     description = {
         "model": name,
         "config": plain(config),
-        "classes": list(tables.classes),
+        "classes": classes,
         "front_end": plain({"audio": front_end.audio, "video": front_end.video}),
         # the median: what the benchmark takes for a clip
         "typical_rows": int(np.median(store.lengths(train_clips.clip_ids))),
@@ -189,8 +201,8 @@ def _check_origin(checkpoint: Mapping[str, Any], config: ModelConfig, front_end:
     """
     own, given = plain(config), checkpoint["config"]
     keys = ["architecture", "backbone", "depth", "width", "snippet", "motion"]
-    if own["architecture"] == "avslowfast" and given.get("architecture") == "slowfast":
-        keys.remove("architecture")  # its pathways are those of SlowFast
+    if given.get("architecture") in PARTS_OF.get(own["architecture"], ()):
+        keys.remove("architecture")
     for key in keys:
         if key in own and own[key] != given.get(key):
             raise CheckpointError(f"{path}: is of {key} {given.get(key)}, expected {own[key]}, to begin from it")
