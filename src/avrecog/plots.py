@@ -42,7 +42,7 @@ def plot_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title
     side = min(14.0, max(4.2, 0.45 * n_classes + 2.2)) if n_classes <= MAX_NAMED_CLASSES else 9.0
     totals = matrix.sum(axis=1, keepdims=True)
     share = matrix / np.maximum(totals, 1)
-    with _figure(path, (side + 0.8, side)) as figure:
+    with drawing(path, (side + 0.8, side)) as figure:
         axes = figure.add_subplot()
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         axes.grid(False)
@@ -64,7 +64,7 @@ def plot_reliability(bins: ReliabilityBins, path: Path, title: str = "") -> None
     width = float(bins.edges[1] - bins.edges[0])
     centres = (bins.edges[:-1] + bins.edges[1:]) / 2
     error = float(np.average(np.abs(bins.accuracy - bins.confidence)[filled], weights=bins.n_clips[filled]))
-    with _figure(path, (5.2, 5.8)) as figure:
+    with drawing(path, (5.2, 5.8)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
         upper.bar(centres[filled], bins.accuracy[filled], width * 0.94, color=BLUE, label="accuracy")
         left, right = centres[filled] - width * 0.47, centres[filled] + width * 0.47
@@ -95,7 +95,7 @@ def plot_fusion_curve(
         label: what the values are.
     """
     first, second = models
-    with _figure(path, (7.2, 4.4)) as figure:
+    with drawing(path, (7.2, 4.4)) as figure:
         axes = figure.add_subplot()
         colours = (BLUE, ORANGE, GREEN)[: len(curves)]
         for (name, values), colour in zip(curves.items(), colours, strict=True):  # a fourth is an error, not left out
@@ -147,7 +147,7 @@ def plot_fusion_ternary(
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
     everything = np.concatenate([values, background[1] if background else values[:0]])
     low, high = float(everything.min()), float(everything.max())
-    with _figure(path, (6.6, 5.2)) as figure:
+    with drawing(path, (6.6, 5.2)) as figure:
         axes = figure.add_subplot()
         axes.axis("off")
         axes.set_aspect("equal")
@@ -187,7 +187,7 @@ def plot_fusion_parallel(
     """Write parallel coordinates: an axis a model, a line for each of (T, M) coefficients tried, the best on top."""
     order = np.argsort(values, kind="stable")
     low, high = float(values.min()), float(values.max())
-    with _figure(path, (max(6.0, 1.5 * len(models) + 2), 4.4)) as figure:
+    with drawing(path, (max(6.0, 1.5 * len(models) + 2), 4.4)) as figure:
         axes = figure.add_subplot()
         positions = np.arange(len(models))
         colours = _colours((values - low) / max(high - low, 1e-12))
@@ -213,7 +213,7 @@ def plot_history(history: Sequence[Mapping[str, Any]], path: Path, title: str = 
         path: the PNG to write.
         title: stands above both panels.
     """
-    with _figure(path, (9.0, 3.8)) as figure:
+    with drawing(path, (9.0, 3.8)) as figure:
         for axes, quantity, label in zip(
             figure.subplots(1, 2), ("loss", "top1"), ("loss", "top-1 accuracy"), strict=True
         ):
@@ -240,7 +240,7 @@ def _note(axes: Any, text: str, point: tuple[float, float], lift: float, colour:
 
 
 @contextlib.contextmanager
-def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
+def drawing(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     """A figure to draw on, written to `path` when the block ends. No pyplot: nothing global is touched."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
