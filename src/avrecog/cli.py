@@ -87,6 +87,17 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--alpha", type=int, help="of a SlowFast: Slow sees every so manieth (default: likewise)")
     convert.set_defaults(run=_convert)
 
+    sync = commands.add_parser("sync", help="say by how much the sound of a file is late, and whether it fits at all")
+    sync.add_argument("files", type=Path, nargs="+", metavar="FILE", help="with sound and picture")
+    sync.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=Path("selfsupervised/models/sync/best.ckpt"),
+        help="of architecture avsync (default: %(default)s)",
+    )
+    sync.add_argument("--max-offset", type=float, default=0.5, metavar="S", help="seconds (default: %(default)s)")
+    sync.set_defaults(run=_sync)
+
     gather = commands.add_parser("gather", help="gather the rows of folds and seeds: means, spread, intervals")
     gather.add_argument("--annotation", metavar="TEXT", help="only rows whose data.annotation holds this text")
     gather.set_defaults(run=_gather)
@@ -168,6 +179,15 @@ def _convert(args: argparse.Namespace) -> None:
 
     told = Told(args.datalist, args.labels, args.kind, args.split)
     _say(convert_scores(args.source, args.target, told, args.model, args.form))
+
+
+def _sync(args: argparse.Namespace) -> None:
+    from avrecog.errors import ConfigError
+    from avrecog.synchrony import sync_files
+
+    if not 0.2 <= args.max_offset <= 10:
+        raise ConfigError(f"--max-offset: expected 0.2 to 10 seconds, got {args.max_offset:g}")
+    _say(sync_files(args.files, args.checkpoint, args.max_offset))
 
 
 def _gather(args: argparse.Namespace) -> None:

@@ -69,7 +69,7 @@ def _predict_file(
     spoken, said, silent = [], [], []
     for index, (model, network) in enumerate(zip(models, networks, strict=True)):
         try:
-            rows = _decode(file, model)
+            rows = decode_rows(file, model)
         except MediaError as error:
             silent.append(str(error))
             continue
@@ -86,7 +86,7 @@ def _predict_file(
     return "\n".join(lines)
 
 
-def _decode(file: Path, model: TrainedModel) -> dict[str, MemoryStore]:
+def decode_rows(file: Path, model: TrainedModel) -> dict[str, MemoryStore]:
     """The whole file as the rows that the model's stores would hold; of two, one may be empty.
 
     Raises:

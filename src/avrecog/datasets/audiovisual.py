@@ -90,6 +90,21 @@ class AVClips:
         """Clips that have a picture or a sound alone."""
         return int((self.has_sound != self._frames.has_picture).sum())
 
+    @property
+    def window(self) -> int:
+        """Stored frames of a view."""
+        return self._frames.window
+
+    def pictures(self, first: np.ndarray, device: torch.device) -> Tensor:
+        """(B, T, 3, H, W) of the first clip, from its frames `first` (B,)."""
+        views = np.stack([np.zeros(len(first), np.int64), first, np.zeros(len(first), np.int64)], axis=1)
+        (frames,) = self._frames.view_batch(views, device)
+        return frames
+
+    def sounds(self, first_s: np.ndarray, device: torch.device) -> Tensor:
+        """(B, 1, mel_frames, n_mels) of the first clip, from the times `first_s` (B,), in seconds."""
+        return self._log_mel(np.zeros(len(first_s), np.int64), first_s, device)
+
     def draw(self, seed: int, epoch: int) -> AVDraw:
         """Random values for every clip of an epoch."""
         generator, n = epoch_generator(seed, epoch, 1), len(self)

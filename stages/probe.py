@@ -1,0 +1,28 @@
+"""Stage probe: a linear classifier on a network that learned without labels."""
+
+import argparse
+from pathlib import Path
+
+from avrecog.config import load_params
+from avrecog.entry import entry_point
+from avrecog.probing import probe_model
+from avrecog.tracking import tracked
+from avrecog.training.settings import TrainConfig
+
+
+@entry_point
+def main() -> None:
+    """Run the stage."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--model", required=True, help="the model's name")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="of architecture avsync")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the tables and the stores")
+    parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
+    args = parser.parse_args()
+    params = load_params(train=TrainConfig)
+    with tracked("probe", params, args.model) as run:
+        run.log(probe_model(args.checkpoint, args.data, params.train.seed, args.metrics))
+
+
+if __name__ == "__main__":
+    main()
