@@ -266,7 +266,7 @@ def make_dataset(
         sound = AVClips(
             frames, rows["audio"], front_end.video.fps, model.mel_frames, front_end.audio.logmel, augment.audio, hard
         )
-        return SyncPairs(sound)
+        return SyncPairs(sound, own_first=training)
     if model.sync_weight and augment.mixup_alpha:
         raise ConfigError(
             f"train.augment.mixup_alpha: expected 0 with models.*.sync_weight, since mixed clips are not in time with "

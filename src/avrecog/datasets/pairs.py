@@ -14,14 +14,19 @@ class SyncPairs:
     """Clips of one split as frames (B, T, 3, H, W) and two sounds (B, 1, mel_frames, n_mels).
 
     Attributes:
-        labels: (N,) int64 0 or 1, which of the two is their own: every second clip's is the first.
+        labels: (N,) int64 0 or 1, which of the two is their own.
     """
 
-    def __init__(self, clips: AVClips) -> None:
-        """Pairs of `clips`, which have a picture and a sound each, and settings for misaligned sounds."""
+    def __init__(self, clips: AVClips, own_first: bool) -> None:
+        """Pairs of `clips`, which have a picture and a sound each, and settings for misaligned sounds.
+
+        Args:
+            clips: the clips.
+            own_first: the first sound is always the own one; else every second clip's.
+        """
         self._clips = clips
         self.clip_ids = clips.clip_ids
-        self.labels = np.arange(len(clips)) % 2
+        self.labels = np.zeros(len(clips), np.int64) if own_first else np.arange(len(clips)) % 2
 
     def __len__(self) -> int:
         return len(self._clips)
