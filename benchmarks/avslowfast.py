@@ -83,7 +83,10 @@ def train_and_test(job: tuple[str, int, Path]) -> None:
     config = replace(config, **FORMS.get(name, {}))
     train = replace(params.train, seed=seed)
     models = folder / "models" / name
-    train_model(name, config, train, FrontEnd(params.audio, params.video), DATA, models, lambda *_: None)
+    trained = models / "trained"
+    if not trained.exists():
+        train_model(name, config, train, FrontEnd(params.audio, params.video), DATA, models, lambda *_: None)
+        trained.touch()
     metrics.parent.mkdir(parents=True, exist_ok=True)
     evaluate_model(name, models, DATA, params.test, folder / "scores" / name, metrics, folder / "plots" / name)
 

@@ -15,6 +15,8 @@ NAME = r"\${DVC_STAGE#*@}"  # a model's, in a command
 SRC = projects.ROOT / "src"
 STAGES = YAML(typ="safe").load((projects.ROOT / "dvc.yaml").read_text())["stages"]
 
+WITHOUT_LABELS = YAML(typ="safe").load((projects.ROOT / "selfsupervised/dvc.yaml").read_text())["stages"]
+
 
 def imported_modules(path: Path) -> set[Path]:
     """The files of avrecog that a file imports anywhere in it, with the packages above them."""
@@ -125,4 +127,19 @@ def test_a_stage_script_has_no_arithmetic_loop_or_branch(script):
 
 
 def test_there_is_one_script_for_each_stage():
-    assert {path.stem for path in (projects.ROOT / "stages").glob("*.py")} == set(STAGES)
+    assert {path.stem for path in (projects.ROOT / "stages").glob("*.py")} == {*STAGES, "probe"}
+
+
+@pytest.mark.parametrize("stage", WITHOUT_LABELS)
+def test_the_stages_without_labels_name_what_they_read_and_write(stage):
+    entry = WITHOUT_LABELS[stage]
+    words = shlex.split(entry["cmd"])
+    assert words[:2] == ["PYTHONPATH=src", "python"]
+    outs = [next(iter(out)) if isinstance(out, dict) else out for out in entry.get("outs", [])]
+    listed = [*entry["deps"], *outs, *entry.get("metrics", [])]
+    for path in [word for word in words[2:] if word.startswith(("data", "stages", "selfsupervised"))]:
+        assert any(item.startswith(path) or path.startswith(item) for item in listed), path
+    (params,) = entry["params"]
+    loaded = {name.replace("${item.model}", "sync") for name in loaded_sections(projects.ROOT / words[2])}
+    assert set(params["params.yaml"]) == loaded
+    assert {"stages", "src/avrecog"} <= set(entry["deps"])

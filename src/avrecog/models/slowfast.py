@@ -126,13 +126,12 @@ class Stem3d(nn.Module):
         return pooled
 
     def _convolved(self, frames: Tensor) -> Tensor:
-        weight = self.conv.weight  # (channels, 3, t, 7, 7)
-        channels, t = weight.shape[0], weight.shape[2]
-        if t == 1 or not self.training or weight.device.type != "cpu":
+        channels, t = self.conv.out_channels, self.conv.kernel_size[0]
+        if t == 1 or not self.training or self.conv.weight.device.type != "cpu":
             convolved: Tensor = self.conv(frames)
             return convolved
         # the same sums, a convolution for each tap in time: with all at once PyTorch is a tenth as fast on the CPU
-        taps = weight.movedim(2, 0).flatten(0, 1).unsqueeze(2)  # (t * channels, 3, 1, 7, 7)
+        taps = self.conv.weight.movedim(2, 0).flatten(0, 1).unsqueeze(2)  # (t * channels, 3, 1, 7, 7)
         each = functional.conv3d(frames, taps, None, (1, 2, 2), (0, 3, 3)).unflatten(1, (t, channels))
         padded = functional.pad(each, (0, 0, 0, 0, t // 2, t // 2))  # (B, t, channels, T + t - 1, H / 2, W / 2)
         n_frames = frames.shape[2]
