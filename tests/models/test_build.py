@@ -51,6 +51,7 @@ CONFIGS = {
         "dropout": 0.0,
         "drop_pathway": 0.0,
     },
+    "avsync": {"architecture": "avsync", "depth": 14, "width": 8, "frames": 8, "alpha": 4, "mel_frames": 16},
 }
 SHAPES = {
     "audio": (1, 48, 32),
@@ -71,7 +72,11 @@ def made(name, n_classes=5):
 
 def batch(name, n):
     generator = torch.Generator().manual_seed(1)
-    shapes = [(n, *SHAPES["slowfast"]), (n, 1, 16, 24), (n, 2)] if name == "avslowfast" else [(n, *SHAPES[name])]
+    log_mel = (n, 1, 16, 24)
+    shapes = {
+        "avslowfast": [(n, *SHAPES["slowfast"]), log_mel, (n, 2)],
+        "avsync": [(n, *SHAPES["slowfast"]), log_mel, log_mel],
+    }.get(name) or [(n, *SHAPES[name])]
     return [torch.rand(shape, generator=generator) for shape in shapes]
 
 
@@ -85,7 +90,7 @@ def test_every_architecture_is_tested():
 
 
 def test_a_batch_gives_one_logit_a_class(name):
-    assert made(name)(*batch(name, 3)).shape == (3, 5)
+    assert made(name).eval()(*batch(name, 3)).shape == (3, 2 if name == "avsync" else 5)
 
 
 def test_a_batch_of_one_is_no_special_case(name):
@@ -98,7 +103,8 @@ def test_a_batch_of_one_is_no_special_case(name):
 
 def test_every_parameter_gets_a_gradient(name):
     model = made(name)
-    model(*batch(name, 4)).square().sum().backward()
+    out = model(*batch(name, 4))
+    sum(part.square().sum() for part in (out if isinstance(out, tuple) else [out])).backward()
     without = [key for key, parameter in model.named_parameters() if parameter.grad is None]
     assert not without
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
@@ -123,7 +129,11 @@ def test_folding_the_batch_norms_changes_no_score(name):
     model(*batch(name, 4))  # statistics other than 0 and 1
     model.eval()
     fused = folded(model)
-    after_a_sum = {"audio resnetaudio": ["stem.bn"], "avslowfast": ["audio.stem.bn"]}  # of two convolutions
+    after_a_sum = {
+        "audio resnetaudio": ["stem.bn"],
+        "avslowfast": ["audio.stem.bn"],
+        "avsync": ["audio.stem.bn"],
+    }  # of two convolutions
     left = [key for key, part in fused.named_modules() if "BatchNorm" in type(part).__name__]
     assert left == after_a_sum.get(name, [])
     with torch.no_grad():
