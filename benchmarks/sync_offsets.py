@@ -44,7 +44,8 @@ def main() -> None:
     kinds = [(action, material) for action in demo["actions"] for material in demo["materials"]]
     for seconds in args.seconds:
         print(
-            f"\n{args.clips} clips of {seconds:g} s\n\n| sound late by | within 0.1 s, actions that strike | others | score |"
+            f"\n{args.clips} clips of {seconds:g} s\n\n"
+            f"| sound late by | within 0.1 s, actions that strike | others | score |"
         )
         print("| --- | --- | --- | --- |")
         for shift in SHIFTS_S:
