@@ -163,7 +163,7 @@ def test_a_recipe_gives_the_same_file_whatever_stood_there_before(workshop, caps
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "there is no recipes/nothing.yaml; recipes: default, esc10, grid"),
+        (["nothing"], "there is no recipes/nothing.yaml; recipes: default, demo_avslowfast, demo_sync, esc10, grid, "),
         (["esc10"], "say where the clips are: avrecog recipe esc10 --annotation PATH"),
         (["esc10", "--annotation", "gone.csv"], "--annotation: gone.csv does not exist"),
     ],

@@ -64,9 +64,10 @@ def test_a_recipe_trains(name, tmp_path, tracking_template):
         yaml.dump(params, file)
     projects.run(tmp_path, "prepare")
     projects.run(tmp_path, "extract")
-    for model in params["pipeline"]["models"]:
+    for model in [*params["pipeline"]["models"], *{"sync"} & {*params["models"]}]:
         projects.run(tmp_path, "train", model)
-        assert load_checkpoint(tmp_path / "models" / model / "best.ckpt")["classes"] == ["high", "low"]
+        classes = ["first sound", "second sound"] if model == "sync" else ["high", "low"]
+        assert load_checkpoint(tmp_path / "models" / model / "best.ckpt")["classes"] == classes
 
 
 @pytest.fixture(scope="module")

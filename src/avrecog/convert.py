@@ -231,7 +231,7 @@ def read_foreign(path: Path, frames: int | None = None, alpha: int | None = None
         if key.endswith(".num_batches_tracked"):  # torch before 0.4.1 did not count them, Caffe2 neither
             given[key] = torch.zeros((), dtype=torch.int64)
     for key in own.keys() & given.keys():
-        if [n for n in own[key].shape if n > 1] == [n for n in given[key].shape if n > 1]:
+        if given[key].numel() and _without_ones(own[key]) == _without_ones(given[key]):
             given[key] = given[key].reshape(own[key].shape)  # axes of length 1 stand elsewhere in AVSlowFast's audio
     problems = sorted(differences(own, given))
     if problems:
@@ -247,6 +247,10 @@ def read_foreign(path: Path, frames: int | None = None, alpha: int | None = None
     return Foreign(
         origin, config, network.eval(), _named_classes(meta, n_classes), epoch if type(epoch) is int else 0, unused
     )
+
+
+def _without_ones(tensor: Tensor) -> list[int]:
+    return [length for length in tensor.shape if length != 1]
 
 
 def _content(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:

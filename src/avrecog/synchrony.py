@@ -46,9 +46,14 @@ def sync_files(files: Sequence[Path], checkpoint: Path, max_offset_s: float) -> 
     lines, problems = [], []
     for file in files:
         try:
-            found = synchrony(model, decode_rows(file, model), max_offset_s)
+            rows = decode_rows(file, model)
         except MediaError as error:
             problems.append(str(error))
+            continue
+        try:
+            found = synchrony(model, rows, max_offset_s)
+        except MediaError as error:
+            problems.append(f"{file}: {error}")
             continue
         when = "late" if found.offset_s > 0 else "early"
         said = f"the sound is {abs(found.offset_s):.2f} s {when}" if found.offset_s else "sound and picture are in time"
@@ -97,8 +102,8 @@ def synchrony(model: TrainedModel, rows: dict[str, MemoryStore], max_offset_s: f
     last_s = min(n_frames / fps, heard_s) - window_s  # where the last window may begin
     if last_s < APART_S:
         raise MediaError(
-            f"expected a clip of {window_s + APART_S:.1f} s at least, {APART_S} s more than the network's window, got "
-            f"{last_s + window_s:.1f} s"
+            f"expected a clip of {window_s + APART_S:.2f} s at least, {APART_S} s more than the network's window, got "
+            f"{last_s + window_s:.2f} s"
         )
     firsts = np.unique(np.linspace(0, int(last_s * fps), min(MOST_WINDOWS, int(last_s * fps) + 1)).astype(np.int64))
     n_offsets = int(round(max_offset_s / STEP_S))

@@ -626,7 +626,8 @@ PARAMS: Sequence[ParamsCase] = [
     ParamsCase(
         "an unknown architecture",
         "train",
-        "models.audio: expected architecture to be one of 'audio', 'tsn', got 'transformer'",
+        "models.audio: expected architecture to be one of 'audio', 'tsn', 'slowfast', 'avslowfast', 'avsync', got "
+        "'transformer'",
         change=changes(models={"audio": {"architecture": "transformer"}}),
     ),
     ParamsCase(

@@ -8,11 +8,11 @@ from mlflow import MlflowClient
 
 import projects
 from avrecog.checkpoints import load_checkpoint
-from avrecog.errors import CheckpointError
+from avrecog.errors import CheckpointError, MediaError
 from avrecog.prediction import predict_files
 from avrecog.scores import read_scores
 from avrecog.synchrony import sync_files
-from clips import make_tone
+from clips import make_tone, make_video
 
 SMALL_AV = {
     "architecture": "avslowfast",
@@ -52,16 +52,16 @@ def test_it_is_trained_tested_benchmarked_fused_and_asked_like_the_others(fitted
     assert (metrics["n_clips"], metrics["n_left_out"]) == (12, 0)
     assert metrics["top1"] > 0.6
     speed = read_json(fitted / "results/metrics/benchmark/avslowfast.json")
-    assert speed["gflops"] > 0
+    assert speed["macs"] > 0
     projects.run(fitted, "fuse")
     assert read_json(fitted / "results/metrics/fuse.json")["n_left_out"] == {}
     projects.run(fitted, "report")
     assert "AVSlowFast-R14 2x2 (width 8)" in (fitted / "results/ZOO.md").read_text()
     clip = next((fitted / "clips/high").iterdir())
     with projects.inside(fitted):
-        said = predict_files([clip], [fitted / "models/avslowfast/best.ckpt"], None, 3)
+        said = "\n".join(predict_files([clip], [fitted / "models/avslowfast/best.ckpt"], None, 3))
         make_tone(fitted / "alone.wav", 900.0, 2.0, 16_000)
-        alone = predict_files([fitted / "alone.wav"], [fitted / "models/avslowfast/best.ckpt"], None, 3)
+        alone = "\n".join(predict_files([fitted / "alone.wav"], [fitted / "models/avslowfast/best.ckpt"], None, 3))
     assert said.splitlines()[1].split()[1] == "high"
     assert len(alone.splitlines()) == 4
 
@@ -112,9 +112,13 @@ def test_what_is_learned_without_labels_is_tested_on_pairs_and_probed(synchronis
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     stages = {run.data.tags["stage"] for run in client.search_runs(experiments, "tags.model = 'sync'")}
     assert stages >= {"train", "test", "probe"}
-    clip = next((synchronised / "clips/high").iterdir())
+    clip = make_video(synchronised / "long.mp4", 50, frequency_hz=900.0).path
     said = sync_files([clip], folder / "models/sync/best.ckpt", 0.4)
+    assert said.startswith(f"{clip}: ")
     assert "score as it stands" in said
+    short = next((synchronised / "clips/high").iterdir())
+    with pytest.raises(MediaError, match=f"{short}: expected a clip of 1.00 s at least"):
+        sync_files([short], folder / "models/sync/best.ckpt", 0.4)
 
 
 def test_a_classifier_is_no_network_that_compares(fitted):
