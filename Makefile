@@ -63,7 +63,7 @@ ui: $(READY) ## MLflow's page on http://127.0.0.1:5000, started quickly
 lock: ## resolve the ranges of pyproject.toml anew and write constraints.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	(echo '# Exact versions that the make targets install; made by `make lock`. Ranges stand in pyproject.toml.'; \
 	  $(BIN)/python -m pip freeze --exclude-editable | grep -v ' @ ') > constraints.txt
 	touch $(READY)

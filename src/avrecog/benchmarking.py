@@ -2,10 +2,7 @@
 
 import json
 import logging
-import os
-import shutil
 import statistics
-import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,11 +10,12 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from avrecog.atomic import atomic_path
-from avrecog.config import Count, PositiveNumber, flatten, plain, section
+from avrecog.config import Count, PositiveNumber, flatten, section
+from avrecog.engines import Network, lacking_to_compile, start_engine
 from avrecog.errors import ConfigError
 from avrecog.hardware import (
     device_name,
@@ -31,21 +29,27 @@ from avrecog.hardware import (
     reduced_precision,
     synchronise,
 )
-from avrecog.inference import TrainedModel, folded, load_model
-from avrecog.inputs import example_batch, views_of_typical_clip
+from avrecog.inference import TrainedModel, load_model
+from avrecog.inputs import views_of_typical_clip
 from avrecog.outcome import Outcome
-from avrecog.predict import TestConfig
+from avrecog.predict import Engine, TestConfig
 
 log = logging.getLogger(__name__)
 
-Variant = Literal["eager", "folded", "compiled"]
+Variant = Literal["eager", "folded", "compiled", "onnxruntime"]
+ENGINES: dict[Variant, Engine | None] = {  # None: the network as it was trained, batch norms and all
+    "eager": None,
+    "folded": "torch",
+    "compiled": "torch-compiled",
+    "onnxruntime": "onnxruntime",
+}
 
 
 @section
 class BenchmarkConfig:
     """Section `benchmark` in params.yaml."""
 
-    variants: list[Variant] = Field(default=["eager", "folded", "compiled"], min_length=1)  # compiled is folded too
+    variants: list[Variant] = Field(default=list(ENGINES), min_length=1)  # all but eager are folded
     report: Variant = "folded"  # the variant whose figures are the model's
     repeats: Count = 30  # timed passes at batch 1
     warmup: Count = 3  # passes before them
@@ -74,14 +78,15 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
     macs = count_macs(model)
     variants = []
     for variant in config.variants:
-        if variant == "compiled" and (lacking := _lacking_to_compile(device)):
+        if variant == "compiled" and (lacking := lacking_to_compile(device)):
             if config.report == "compiled":
                 raise ConfigError(f"benchmark.report: `compiled` can't be timed: {lacking}")
-            log.warning("benchmark %s compiled: is left out: %s", name, lacking)
+            log.warning("benchmark %s compiled: is left out: %s, or drop it from benchmark.variants", name, lacking)
             continue
         with explained_out_of_memory("lower benchmark.batch_sizes"):
-            figures = _time_variant(variant, model, n_views, precision, device, config)
-        variants.append({"variant": variant, **figures})
+            in_force = "32-true" if variant == "onnxruntime" else precision
+            figures = _time_variant(variant, model, n_views, in_force, device, config)
+        variants.append({"variant": variant, "precision": in_force, **figures})
     chosen = next(row for row in variants if row["variant"] == config.report)
     figures = {
         **{key: value for key, value in chosen.items() if key != "variant"},
@@ -90,7 +95,6 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
         "macs": macs,
         "n_views": n_views,
         "device": device_name(device),
-        "precision": precision,
         "torch": torch.__version__,
         "repeats": config.repeats,
         "variant": config.report,
@@ -106,50 +110,32 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
     )
     numbers = {key: value for key, value in figures.items() if key != "variants"}
     logged = {key: value for key, value in flatten({"benchmark": numbers}) if not isinstance(value, str)}
-    return Outcome(summary, logged, files=[out], facts={"precision": precision})
-
-
-def _lacking_to_compile(device: torch.device) -> str | None:
-    """What torch.compile would miss on this machine, in words."""
-    if device.type == "cuda":
-        return None  # Triton brings its own
-    if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++")):
-        return "there is no C++ compiler; install g++, or drop it from benchmark.variants"
-    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
-        return "Python's headers are missing; install python3-dev, or drop it from benchmark.variants"
-    return None
+    return Outcome(summary, logged, files=[out], facts={"precision": chosen["precision"]})
 
 
 def count_macs(model: TrainedModel) -> int:
     """Multiply-accumulates of one view: half of what torch counts as floating-point operations."""
-    inputs = example_batch(model.config, plain_front_end(model), 1, torch.device("cpu"))
+    inputs = model.example(1, torch.device("cpu"))
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model.network(*inputs)
     return counter.get_total_flops() // 2
-
-
-def plain_front_end(model: TrainedModel) -> dict[str, Any]:
-    """The model's front end as plain values."""
-    return {"audio": plain(model.front_end.audio), "video": plain(model.front_end.video)}
 
 
 def _time_variant(
     variant: Variant, model: TrainedModel, n_views: int, precision: str, device: torch.device, config: BenchmarkConfig
 ) -> dict[str, Any]:
     """Latency, throughput and best batch of one variant."""
-    network: nn.Module = model.network if variant == "eager" else folded(model.network)
-    network = on_device(network, device)
-    run: Callable[..., Tensor] = torch.compile(network, dynamic=True) if variant == "compiled" else network
-    front_end = plain_front_end(model)
+    engine = ENGINES[variant]
+    run: Network = start_engine(engine, model, device) if engine else on_device(model.network, device)
     forget_gpu_memory()
     with torch.inference_mode(), reduced_precision(device, precision):
-        one = example_batch(model.config, front_end, n_views, device)
+        one = model.example(n_views, device)
         times = time_passes(lambda: run(*one), config.warmup, config.repeats, device)
         latency_ms = {"median": statistics.median(times) * 1000, "p95": _quantile(times, 0.95) * 1000}
         gpu_memory = gpu_memory_mib()  # at batch 1, as the speed beside it
         throughput = {}
         for batch_size in config.batch_sizes:
-            batch = example_batch(model.config, front_end, n_views * batch_size, device)
+            batch = model.example(n_views * batch_size, device)
             throughput[batch_size] = batch_size / _mean_pass(run, batch, config.seconds, device)
     best = max(throughput, key=lambda size: throughput[size])
     return {

@@ -11,6 +11,7 @@ from pathlib import Path
 from avrecog.entry import entry_point
 
 KINDS = ["logits", "probabilities"]
+ENGINES = ["torch", "torch-compiled", "onnxruntime"]
 CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors")
 
 
@@ -47,7 +48,15 @@ def _parser() -> argparse.ArgumentParser:
         help="one weight a model (default: as stage fuse does)",
     )
     predict.add_argument("--top", type=int, default=5, help="classes to print for each file (default: 5)")
+    predict.add_argument("--engine", choices=ENGINES, default="torch", help="what runs the networks (default: torch)")
     predict.set_defaults(run=_predict)
+
+    export = commands.add_parser(
+        "export", help="write a trained model as an ONNX file, its front end and labels inside"
+    )
+    export.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a trained model")
+    export.add_argument("target", type=Path, metavar="TARGET.onnx", help="the file to write")
+    export.set_defaults(run=_export)
 
     fuse = commands.add_parser("fuse", help="fuse score files: by given coefficients, as before, or as is best on val")
     fuse.add_argument(
@@ -138,8 +147,14 @@ def _recipe(args: argparse.Namespace) -> None:
 def _predict(args: argparse.Namespace) -> None:
     from avrecog.prediction import predict_files
 
-    for text in predict_files(args.files, args.checkpoint, args.coefficients, args.top):
+    for text in predict_files(args.files, args.checkpoint, args.coefficients, args.top, args.engine):
         _say(text)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from avrecog.exporting import export_model
+
+    _say(export_model(args.checkpoint, args.target))
 
 
 def _fuse(args: argparse.Namespace) -> None:

@@ -8,19 +8,19 @@ import numpy as np
 
 from avrecog.atomic import atomic_path
 from avrecog.datasets.augment import AugmentConfig
+from avrecog.engines import engine_precision, start_engine
 from avrecog.errors import CheckpointError
 from avrecog.hardware import (
     device_name,
     explained_out_of_memory,
     gpu_memory_mib,
-    on_device,
     peak_memory_mib,
     pick_device,
     precision_in_force,
     reduced_precision,
     synchronise,
 )
-from avrecog.inference import folded, load_model
+from avrecog.inference import load_model
 from avrecog.inputs import LabelledClips, classes_of, open_split, open_store
 from avrecog.metrics import (
     bootstrap_interval,
@@ -58,9 +58,9 @@ def evaluate_model(
             f"{checkpoints}: was trained on other classes than {data}/labels.txt has; run `dvc repro train`"
         )
     device = pick_device()
-    network = on_device(folded(model.network), device)
+    network = start_engine(config.engine, model, device)
     results: dict[str, ScoreTable] = {}
-    precision = precision_in_force(config.precision)
+    precision = precision_in_force(engine_precision(config.engine, config.precision))
     store = open_store(model.config, model.front_end, data / "features", tables)
     seconds = 0.0
     for split in ("val", "test"):
@@ -99,6 +99,7 @@ def evaluate_model(
         "n_left_out": len(table.left_out),
         "checkpoint": config.checkpoint,
         "precision": precision,
+        "engine": config.engine,
         "inference_ms_per_clip": ms_per_clip,
         "peak_memory_mib": peak_memory_mib(),
         "gpu_memory_mib": gpu_memory_mib(),
@@ -119,7 +120,7 @@ def evaluate_model(
     logged |= {f"val.{key}": float(value) for key, value in val.items()}
     logged |= {"test.top1_low": low, "test.top1_high": high}
     logged |= {"test.inference_ms_per_clip": ms_per_clip, "test.n_left_out": len(table.left_out)}
-    return Outcome(summary, logged, files=files, facts={"precision": precision})
+    return Outcome(summary, logged, files=files, facts={"precision": precision, "engine": config.engine})
 
 
 def _write_result_json(path: Path, table: ScoreTable) -> None:

@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from avrecog.checkpoints import check_weights, load_checkpoint, load_weights
-from avrecog.config import validate
+from avrecog.config import plain, validate
 from avrecog.errors import CheckpointError, ConfigError
-from avrecog.inputs import FrontEnd
+from avrecog.inputs import FrontEnd, example_batch
 from avrecog.logmel import AudioConfig
 from avrecog.media.settings import VideoConfig
 from avrecog.models.build import ModelConfig, ModelSection, build_model
@@ -27,6 +28,15 @@ class TrainedModel:
     classes: list[str]
     typical_rows: int  # store rows of a training clip, the median
     epoch: int
+
+    @property
+    def plain_front_end(self) -> dict[str, Any]:
+        """The front end as plain values."""
+        return {"audio": plain(self.front_end.audio), "video": plain(self.front_end.video)}
+
+    def example(self, n_views: int, device: torch.device) -> tuple[Tensor, ...]:
+        """Random inputs of the network's shape, seeded."""
+        return example_batch(self.config, self.plain_front_end, n_views, device)
 
 
 def load_model(path: Path, expected_name: str | None = None) -> TrainedModel:

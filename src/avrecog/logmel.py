@@ -131,7 +131,11 @@ class LogMel(nn.Module):
             waveform = nn.functional.pad(waveform, (0, -waveform.shape[-1] % config.hop_length))
         elif waveform.shape[-1] < config.n_fft:
             waveform = nn.functional.pad(waveform, (0, config.n_fft - waveform.shape[-1]))
-        mel = self.mel(self.spectrum(waveform)).transpose(-1, -2)
+        return self.logarithm(self.mel(self.spectrum(waveform)).transpose(-1, -2), config)
+
+    @staticmethod
+    def logarithm(mel: Tensor, config: LogMelConfig) -> Tensor:
+        """Of the energies of the mel bands, as the settings say."""
         if config.log == "natural":
             return torch.log(mel + config.offset)
         # 20 log10 of a magnitude, 10 log10 of a power: decibels either way

@@ -13,6 +13,7 @@ from avrecog.datasets.clips import ClipDataset
 from avrecog.processes import Processes
 
 ALONE = Processes()
+Engine = Literal["torch", "torch-compiled", "onnxruntime"]
 
 
 @section
@@ -26,6 +27,7 @@ class TestConfig:
     batch_size: Count = 64  # views
     checkpoint: Literal["best", "last"] = "best"  # best: of the epoch with the highest val top-1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"  # of stage benchmark too
+    engine: Engine = "torch"  # what runs the network
     result_json: Flag = False  # write the test scores as MMAction2's `--out result.json` too
 
 

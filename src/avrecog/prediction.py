@@ -8,24 +8,29 @@ import torch
 
 from avrecog.config import load_params
 from avrecog.datasets.augment import AugmentConfig
+from avrecog.engines import Network, start_engine
 from avrecog.errors import CheckpointError, ConfigError, MediaError, ScoreError
 from avrecog.fusion_methods import Fusion, read_fusion
-from avrecog.hardware import on_device, pick_device
-from avrecog.inference import TrainedModel, folded, load_model
+from avrecog.hardware import pick_device
+from avrecog.inference import TrainedModel, load_model
 from avrecog.inputs import make_dataset, needs
 from avrecog.late_fusion import fixed_fusion, said_fusion
 from avrecog.logmel import LogMel
 from avrecog.media.audio import decode_audio
 from avrecog.media.video import decode_video
 from avrecog.models.build import PipelineConfig
-from avrecog.predict import TestConfig, predict_scores
+from avrecog.predict import Engine, TestConfig, predict_scores
 from avrecog.store import MemoryStore
 
 FUSION = Path("results/fuse/fusion.npz")
 
 
 def predict_files(
-    files: Sequence[Path], checkpoints: Sequence[Path] | None, coefficients: Sequence[float] | None, top: int
+    files: Sequence[Path],
+    checkpoints: Sequence[Path] | None,
+    coefficients: Sequence[float] | None,
+    top: int,
+    engine: Engine = "torch",
 ) -> Iterator[str]:
     """A few lines for each file: its likeliest classes with their probabilities.
 
@@ -37,10 +42,11 @@ def predict_files(
         checkpoints: trained models; None: those of `pipeline.models`, the checkpoints that stage test takes.
         coefficients: one weight a model; None: with `checkpoints` equal ones, else the fusion that stage fuse found.
         top: classes a file.
+        engine: what runs the networks.
 
     Raises:
         CheckpointError: if there is no checkpoint, or two are of different classes.
-        ConfigError: if `top` is below 1 or the coefficients are of another number.
+        ConfigError: if `top` is below 1, the coefficients are of another number, or the engine can't run here.
         MediaError: after the others, if files can't be read, or have nothing that one of the models needs.
         ScoreError: if stage fuse has not fused the models of `pipeline.models`.
     """
@@ -52,7 +58,7 @@ def predict_files(
         if model.classes != models[0].classes:
             raise CheckpointError(f"{path}: was trained on other classes than {paths[0]}; predict with one of them")
     fusion = _fusion(models, coefficients, fused=not checkpoints)
-    networks = [on_device(folded(model.network), pick_device()) for model in models]
+    networks = [start_engine(engine, model, pick_device()) for model in models]
     problems = []
     for file in files:
         try:
@@ -64,7 +70,7 @@ def predict_files(
 
 
 def _predict_file(
-    file: Path, models: Sequence[TrainedModel], networks: Sequence[torch.nn.Module], fusion: Fusion, top: int
+    file: Path, models: Sequence[TrainedModel], networks: Sequence[Network], fusion: Fusion, top: int
 ) -> str:
     spoken, said, silent = [], [], []
     for index, (model, network) in enumerate(zip(models, networks, strict=True)):

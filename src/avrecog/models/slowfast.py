@@ -513,7 +513,8 @@ class AVSync(AVSlowFast):
         picture has to find its own sound among all sounds of the batch, the other clips' and the misaligned ones.
         """
         sights, sounds = self._sights(frames), self._sounds(torch.cat([first, second]))
-        sight, (one, other) = _joined(sights), _joined(sounds).chunk(2)
+        sight, both, n = _joined(sights), _joined(sounds), frames.shape[0]
+        one, other = both[:n], both[n:]
         logits = torch.stack([_nearness(sight, sound) for sound in (one, other)], dim=1)
         if not self.training:
             return logits

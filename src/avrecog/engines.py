@@ -1,0 +1,163 @@
+"""What runs a trained network: PyTorch, PyTorch compiled, or ONNX Runtime; and networks as ONNX models."""
+
+import inspect
+import logging
+import os
+import shutil
+import sysconfig
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from avrecog.errors import ConfigError
+from avrecog.hardware import on_device
+from avrecog.inference import TrainedModel, folded
+from avrecog.predict import Engine
+
+if TYPE_CHECKING:
+    import onnx
+
+log = logging.getLogger(__name__)
+
+Network = Callable[..., Tensor]  # batches of views -> (B, K) logits
+
+OPSET = 18  # of the ONNX models that are written
+
+
+def start_engine(engine: Engine, model: TrainedModel, device: torch.device) -> Network:
+    """The model's network, its batch norms folded, ready to take batches of any size on `device`.
+
+    Raises:
+        ConfigError: if the engine can't run here.
+    """
+    if engine == "onnxruntime":
+        return OnnxNetwork(model, device)
+    network = on_device(folded(model.network), device)
+    if engine == "torch":
+        return network
+    if lacking := lacking_to_compile(device):
+        raise ConfigError(f"test.engine: torch-compiled can't run here: {lacking}, or set another engine")
+    compiled: Network = torch.compile(network, dynamic=True)
+    return compiled
+
+
+def engine_precision(engine: Engine, precision: str) -> str:
+    """The precision that an engine computes in: ONNX Runtime's is that of the weights.
+
+    Raises:
+        ConfigError: if another is asked of it.
+    """
+    if engine != "onnxruntime":
+        return precision
+    if precision not in ("auto", "32-true"):
+        raise ConfigError(f"test.precision: expected auto or 32-true with engine onnxruntime, got {precision}")
+    return "32-true"
+
+
+def lacking_to_compile(device: torch.device) -> str | None:
+    """What torch.compile would miss on this machine, in words."""
+    if device.type == "cuda":
+        return None  # Triton brings its own
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++")):
+        return "there is no C++ compiler; install g++"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
+        return "Python's headers are missing; install python3-dev"
+    return None
+
+
+class OnnxNetwork:
+    """A model's network in ONNX Runtime, on as many threads as PyTorch has."""
+
+    def __init__(self, model: TrainedModel, device: torch.device) -> None:
+        """Export the folded network and start a session.
+
+        Raises:
+            ConfigError: if the network can't be exported.
+        """
+        import onnxruntime
+
+        example = model.example(2, torch.device("cpu"))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors
+        wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
+        available = onnxruntime.get_available_providers()
+        if any(name not in available for name in wanted):
+            log.warning(
+                "engine onnxruntime: runs on the CPU, since its package is without CUDA: onnxruntime-gpu has it"
+            )
+        providers = [name for name in (*wanted, "CPUExecutionProvider") if name in available]
+        content = to_onnx(folded(model.network), example).SerializeToString()
+        self.session = onnxruntime.InferenceSession(content, options, providers)
+        self._names = [value.name for value in self.session.get_inputs()]  # of those that count in the end
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Logits (B, K), on the device of the inputs."""
+        feed = {name: inputs[_position(name)].cpu().numpy() for name in self._names}
+        (logits,) = self.session.run(None, feed)
+        return torch.from_numpy(logits).to(inputs[0].device)
+
+
+def _position(name: str) -> int:
+    return int(name.removeprefix("input_"))
+
+
+def to_onnx(network: nn.Module, example: Sequence[Tensor]) -> "onnx.ModelProto":
+    """A network in evaluation mode as an ONNX model: inputs `input_0`, `input_1`, …, output `logits`.
+
+    Args:
+        network: on the CPU.
+        example: its inputs, two views at least; the first axis of each stays open.
+
+    Raises:
+        ConfigError: if the exporter can't follow the network.
+    """
+    names = [f"input_{index}" for index in range(len(example))]
+    dimension = torch.export.Dim("batch")
+    return export_onnx(network, example, names, ["logits"], [{0: dimension} for _ in example])
+
+
+def export_onnx(
+    network: nn.Module,
+    example: Sequence[Tensor],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    open_axes: Sequence[dict[int, Any]],
+) -> "onnx.ModelProto":
+    """What torch.onnx makes of a network in evaluation mode.
+
+    Raises:
+        ConfigError: if it can't follow the network, or closes an axis that was to stay open.
+    """
+    with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch's own deprecations
+        try:
+            program = torch.onnx.export(
+                network.eval(),
+                tuple(value.clone() for value in example),  # inference tensors can't be traced
+                input_names=list(inputs),
+                output_names=list(outputs),
+                opset_version=OPSET,
+                dynamo=True,
+                dynamic_shapes=(tuple(open_axes),) if _takes_any(network) else tuple(open_axes),
+                verbose=False,
+            )
+            assert program is not None
+            model = program.model_proto
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError) as error:
+            raise ConfigError(f"{type(network).__name__} can't be exported to ONNX: {error}") from None
+    for value, axes in zip(model.graph.input, open_axes, strict=True):
+        closed = [axis for axis in axes if value.type.tensor_type.shape.dim[axis].HasField("dim_value")]
+        if closed:
+            raise ConfigError(f"{type(network).__name__} can't be exported to ONNX: its axis {closed[0]} is not open")
+    return model
+
+
+def _takes_any(network: nn.Module) -> bool:
+    """Whether `forward` has `*inputs`, which the exporter counts as one."""
+    kinds = [parameter.kind for parameter in inspect.signature(network.forward).parameters.values()]
+    return inspect.Parameter.VAR_POSITIONAL in kinds
