@@ -77,8 +77,8 @@ def decoded(monkeypatch) -> list[str]:
 
         monkeypatch.setattr(extraction, name, watched)
 
-    watch("decode_audio")
-    watch("decode_video")
+    watch("audio_blocks")
+    watch("video_frames")
     return seen
 
 
@@ -129,7 +129,7 @@ def test_what_a_clip_lacks_is_left_out_and_not_counted_as_skipped(clips, tmp_pat
 def test_what_is_not_asked_for_is_neither_decoded_nor_stored(clips, tmp_path, decoded, audio, video, wanted):
     extract_all(clips, tmp_path / "out", audio, video, 0.0)
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == [wanted]
-    assert {each.split()[0] for each in decoded} == {f"decode_{wanted}"}
+    assert {each.split("_")[0] for each in decoded} == {wanted}
     assert len(decoded) == 3
 
 
@@ -154,7 +154,7 @@ def test_what_can_be_decoded_of_a_clip_is_stored_and_the_rest_listed(clips, tmp_
     def fail(path, *_):
         raise MediaError(f"{path}: bad picture")
 
-    monkeypatch.setattr(extraction, "decode_video", fail)
+    monkeypatch.setattr(extraction, "video_frames", fail)
     extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 1.0)
     assert Store(tmp_path / "out/audio").clip_ids == ["both 1", "both 2", "sound"]
     assert Store(tmp_path / "out/video").clip_ids == []
@@ -190,7 +190,7 @@ def test_an_interrupted_extraction_keeps_what_is_stored_and_ends_on_the_same_byt
             extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 0.0)
     decoded.clear()
     outcome = extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 0.0)
-    assert decoded == ["decode_video both.mp4", "decode_video silent.mp4", "decode_audio sound.wav"]
+    assert decoded == ["video_frames both.mp4", "video_frames silent.mp4", "audio_blocks sound.wav"]
     assert outcome.metrics["n_new_clips"] == 3
     assert outcome.metrics["hours_per_min"] is None
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
@@ -292,3 +292,80 @@ def test_a_missing_feature_file_is_skipped_and_listed(features, tmp_path):
     outcome = extract_all([features, lost], tmp_path / "out", AudioConfig(logmel="mmaction2"), None, 0.5)
     assert outcome.metrics["n_skipped"] == 1
     assert "no such file" in skipped(tmp_path / "out")[0]["reason"]
+
+
+@pytest.fixture
+def in_pieces(monkeypatch) -> list[str]:
+    """The clips that are stored by way of a file, as it happens."""
+    seen: list[str] = []
+    append_pieces = StoreWriter.append_pieces
+
+    def watched(self, clip_id, pieces):
+        seen.append(f"{self.folder.name} {clip_id}")
+        append_pieces(self, clip_id, pieces)
+
+    monkeypatch.setattr(StoreWriter, "append_pieces", watched)
+    return seen
+
+
+@pytest.mark.parametrize("front_end", [AUDIO.logmel, *FRONT_ENDS.values()], ids=["ours", *FRONT_ENDS])
+def test_long_clips_go_by_way_of_files_and_their_rows_are_the_same(media, tmp_path, monkeypatch, front_end, in_pieces):
+    monkeypatch.setattr("avrecog.media.audio.BLOCK", 3_000)
+    film = make_video(media / "long.mp4", n_frames=100).path
+    clips = [clip(film, "whole"), clip(film, "short", 0.4, 0.5), clip(film, "part", 0.3, 3.3)]
+    audio = AudioConfig(logmel=front_end)
+    extract_all(clips, tmp_path / "held", audio, VIDEO, 0.0)
+    assert not in_pieces
+    monkeypatch.setattr(extraction, "MOST_HELD", 5_000)
+    extract_all(clips, tmp_path / "spooled", audio, VIDEO, 0.0)
+    assert in_pieces == [f"{modality} {clip_id}" for clip_id in ("whole", "part") for modality in ("audio", "video")]
+    for modality in ("audio", "video"):
+        held, found = Store(tmp_path / "held" / modality), Store(tmp_path / "spooled" / modality)
+        found.verify()
+        assert found.clip_ids == held.clip_ids
+        for each in clips:
+            assert found[each.clip_id].shape == held[each.clip_id].shape
+            np.testing.assert_allclose(found[each.clip_id], held[each.clip_id], atol=0.02)
+            assert (found[each.clip_id] != held[each.clip_id]).mean() < 0.05  # float16 rounds a few the other way
+    assert not list((tmp_path / "spooled").glob(".partial*"))
+
+
+def test_a_long_clip_that_breaks_off_leaves_nothing_behind(media, tmp_path, monkeypatch):
+    film = make_video(media / "breaks.mp4", n_frames=100).path
+    frames = extraction.video_frames
+
+    def broken_off(path, *args):
+        for index, frame in enumerate(frames(path, *args)):
+            if index == 15:
+                raise MediaError(f"{path}: breaks off")
+            yield frame
+
+    monkeypatch.setattr(extraction, "video_frames", broken_off)
+    monkeypatch.setattr(extraction, "MOST_HELD", 5_000)
+    extract_all([clip(film, "film")], tmp_path / "out", AUDIO, VIDEO, 1.0)
+    assert [row["reason"] for row in skipped(tmp_path / "out")] == [f"{film}: breaks off"]
+    assert Store(tmp_path / "out/video").clip_ids == []
+    assert not list((tmp_path / "out").glob(".partial*"))
+
+
+def test_a_kill_while_a_long_clip_is_stored_costs_that_clip_alone(media, tmp_path, monkeypatch, in_pieces):
+    film = make_video(media / "killed.mp4", n_frames=100).path
+    clips = [clip(film, "first"), clip(film, "second")]
+    monkeypatch.setattr(extraction, "MOST_HELD", 5_000)
+    extract_all(clips, tmp_path / "unbroken", AUDIO, None, 0.0)
+    pieces = extraction.Spooled.pieces
+
+    def killed(self):
+        if len(in_pieces) == 4:  # the second clip of the second extraction
+            yield next(pieces(self))
+            raise KeyboardInterrupt
+        yield from pieces(self)
+
+    monkeypatch.setattr(extraction.Spooled, "pieces", killed)
+    with pytest.raises(KeyboardInterrupt):
+        extract_all(clips, tmp_path / "out", AUDIO, None, 0.0)
+    monkeypatch.undo()
+    monkeypatch.setattr(extraction, "MOST_HELD", 5_000)
+    outcome = extract_all(clips, tmp_path / "out", AUDIO, None, 0.0)
+    assert outcome.metrics["n_new_clips"] == 1
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "unbroken")

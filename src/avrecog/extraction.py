@@ -5,9 +5,10 @@ import csv
 import hashlib
 import logging
 import math
+import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -17,33 +18,54 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from avrecog.atomic import atomic_path, sole_writer
+from avrecog.atomic import PARTIAL, atomic_path, naming, sole_writer
 from avrecog.config import plain
 from avrecog.errors import AvrecogError, ConfigError, MediaError
 from avrecog.hardware import pick_device
-from avrecog.logmel import FRONT_ENDS, AudioConfig, LogMel
+from avrecog.logmel import FRONT_ENDS, AudioConfig, LogMel, LogMelConfig, log_mel_blocks
 from avrecog.manifests.clip import Clip, clips_digest, media_path
-from avrecog.media.audio import decode_audio
+from avrecog.media.audio import audio_blocks
 from avrecog.media.features import ENDING as FEATURES
 from avrecog.media.features import read_features
 from avrecog.media.settings import VideoConfig
-from avrecog.media.video import decode_video
+from avrecog.media.video import video_frames
 from avrecog.outcome import Outcome
 from avrecog.store import StoreWriter
 from avrecog.workers import n_processors, worker_pool
 
 log = logging.getLogger(__name__)
 
+MOST_HELD = 8 * 2**20  # bytes of a clip that a worker holds and sends; what is longer goes through a file
 CLIPS_PER_WORKER = 32  # fewer than this don't pay for starting one more process
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """Rows of a long clip in a file, which who takes them removes."""
+
+    path: Path
+    row_shape: tuple[int, ...]
+    dtype: str
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """The rows, in pieces that are easily held."""
+        n_values = math.prod(self.row_shape)
+        n_rows = max(1, MOST_HELD // (n_values * np.dtype(self.dtype).itemsize))
+        with self.path.open("rb") as file:
+            while len(values := np.fromfile(file, self.dtype, n_rows * n_values)):
+                yield values.reshape(-1, *self.row_shape)
+
+
+Rows = np.ndarray | Spooled
 
 
 @dataclass(frozen=True)
 class Extracted:
     """What came of one clip; a modality that the clip lacks, or that isn't asked for, is None."""
 
-    waveform: np.ndarray | None = None  # (n_samples,) float32, where the log-mel is not made yet
-    log_mel: np.ndarray | None = None  # (mel_frames, n_mels) float16
-    frames: np.ndarray | None = None  # (n_frames, height, width, 3) uint8
+    waveform: Rows | None = None  # (n_samples,) float32, where the log-mel is not made yet
+    log_mel: Rows | None = None  # (mel_frames, n_mels) float16
+    frames: Rows | None = None  # (n_frames, height, width, 3) uint8
     problems: tuple[str, ...] = ()  # why a modality is missing that was asked for
 
 
@@ -54,7 +76,8 @@ def extract_all(
 
     All processors decode; where there is a GPU, it makes the log-mel. Feature files of MMAction2 (.npy) are stored as
     they are. Clips that a kill left stored are kept. What can't be decoded of a clip is listed in `out/skipped.csv`,
-    and what lasts less than the manifest says in `out/shorter.csv`.
+    and what lasts less than the manifest says in `out/shorter.csv`. Memory doesn't grow with the number of clips or
+    their length: rows of more than `MOST_HELD` bytes go by way of a file in `out`.
 
     Raises:
         ConfigError: if there are feature files, and the front end in force is not the one they were made by.
@@ -74,7 +97,7 @@ def extract_all(
             writers["video"] = StoreWriter(out / "video", settings, (video.height, video.width, 3), "uint8", source)
         for writer in writers.values():
             stack.callback(writer.close)
-        n_new, skipped = _fill(clips, writers, audio, video)
+        n_new, skipped = _fill(clips, writers, audio, video, out)
         for writer in writers.values():
             writer.finish()
         _write_table(out / "skipped.csv", "reason", skipped)
@@ -138,9 +161,13 @@ def _source(clips: Sequence[Clip]) -> str:
 
 
 def _fill(
-    clips: Sequence[Clip], writers: dict[str, StoreWriter], audio: AudioConfig | None, video: VideoConfig | None
+    clips: Sequence[Clip],
+    writers: dict[str, StoreWriter],
+    audio: AudioConfig | None,
+    video: VideoConfig | None,
+    folder: Path,
 ) -> tuple[int, list[tuple[Clip, str]]]:
-    """Decode the clips that the writers lack; how many that were, and the clips that failed."""
+    """Decode the clips that the writers lack, long ones by way of `folder`; how many that were, and what failed."""
 
     def wanted(clip: Clip, modality: str, has: bool) -> bool:
         return modality in writers and has and clip.clip_id not in writers[modality].stored
@@ -155,17 +182,42 @@ def _fill(
     # where there is a GPU the workers only decode
     on_gpu = LogMel(audio.logmel).to(device) if audio is not None and device.type == "cuda" else None
     progress = tqdm(total=len(clips), initial=len(clips) - len(jobs), unit="clip", desc="extract", mininterval=1)
-    for clip, result in _extracted(jobs, audio, video, makes_log_mel=on_gpu is None):
+    for clip, result in _extracted(jobs, _Extractor(audio, video, folder, makes_log_mel=on_gpu is None)):
         progress.update()
         skipped += [(clip, problem) for problem in result.problems]
         if on_gpu is not None and result.waveform is not None:
-            writers["audio"].append(clip.clip_id, _log_mel(on_gpu, result.waveform, device))
+            _store_waveform(writers["audio"], clip.clip_id, result.waveform, on_gpu, device)
         if result.log_mel is not None:
-            writers["audio"].append(clip.clip_id, result.log_mel)
+            _store(writers["audio"], clip.clip_id, result.log_mel)
         if result.frames is not None:
-            writers["video"].append(clip.clip_id, result.frames)
+            _store(writers["video"], clip.clip_id, result.frames)
     progress.close()
     return len(jobs), skipped
+
+
+def _store(writer: StoreWriter, clip_id: str, rows: Rows) -> None:
+    if isinstance(rows, Spooled):
+        writer.append_pieces(clip_id, rows.pieces())
+        rows.path.unlink()
+    else:
+        writer.append(clip_id, rows)
+
+
+def _store_waveform(writer: StoreWriter, clip_id: str, waveform: Rows, front_end: LogMel, device: torch.device) -> None:
+    """Store the log-mel of a waveform."""
+    if isinstance(waveform, Spooled):
+        writer.append_pieces(clip_id, _long_log_mel(front_end.config, waveform.pieces, device))
+        waveform.path.unlink()
+    else:
+        writer.append(clip_id, _log_mel(front_end, waveform, device))
+
+
+def _long_log_mel(
+    config: LogMelConfig, blocks: Callable[[], Iterable[np.ndarray]], device: torch.device
+) -> Iterator[np.ndarray]:
+    with torch.inference_mode():
+        for rows in log_mel_blocks(config, blocks, device):
+            yield rows.cpu().numpy().astype(np.float16)
 
 
 def _log_mel(front_end: LogMel, waveform: np.ndarray, device: torch.device) -> np.ndarray:
@@ -191,17 +243,14 @@ def _shorter(
 Job = tuple[Clip, bool, bool]  # the clip, whether its sound is wanted, whether its picture is
 
 
-def _extracted(
-    jobs: Sequence[Job], audio: AudioConfig | None, video: VideoConfig | None, makes_log_mel: bool
-) -> Iterator[tuple[Clip, Extracted]]:
+def _extracted(jobs: Sequence[Job], extractor: "_Extractor") -> Iterator[tuple[Clip, Extracted]]:
     """Every job's result, in the order of the jobs, worked on by all processors."""
     n_workers = min(n_processors(), math.ceil(len(jobs) / CLIPS_PER_WORKER))
     if n_workers < 2:
-        worker = _Extractor(audio, video, makes_log_mel)
         for job in jobs:
-            yield job[0], worker(job)
+            yield job[0], extractor(job)
         return
-    with worker_pool(n_workers, _start_worker, (audio, video, makes_log_mel)) as pool:
+    with worker_pool(n_workers, _start_worker, (extractor,)) as pool:
         waiting: deque[tuple[Clip, Future[Extracted]]] = deque()
         for job in jobs:
             waiting.append((job[0], pool.submit(_work, job)))
@@ -230,40 +279,78 @@ def _result(clip: Clip, future: "Future[Extracted]") -> Extracted:
 class _Extractor:
     """Decodes one clip after the other."""
 
-    def __init__(self, audio: AudioConfig | None, video: VideoConfig | None, makes_log_mel: bool) -> None:
-        self.audio, self.video = audio, video
+    def __init__(self, audio: AudioConfig | None, video: VideoConfig | None, folder: Path, makes_log_mel: bool) -> None:
+        """Long clips go by way of files in `folder`."""
+        self.audio, self.video, self.folder = audio, video, folder
         self.log_mel = LogMel(audio.logmel) if audio is not None and makes_log_mel else None
 
     def __call__(self, job: Job) -> Extracted:
         clip, wants_audio, wants_video = job
         waveform = log_mel = frames = None
         problems = []
-        path = media_path(clip.path)
         if wants_audio and self.audio is not None:
             try:
-                if path.suffix == FEATURES:
-                    log_mel = read_features(path, clip.start_s, clip.stop_s)
-                else:
-                    waveform = decode_audio(path, self.audio.logmel.sample_rate, clip.start_s, clip.stop_s)
-                if waveform is not None and self.log_mel is not None:
-                    log_mel, waveform = _log_mel(self.log_mel, waveform, torch.device("cpu")), None
+                waveform, log_mel = self._hear(clip, self.audio.logmel)
             except (AvrecogError, MemoryError) as error:
                 problems.append(str(error) or f"{clip.path}: too large for this machine's memory")
         if wants_video and self.video is not None:
             try:
-                frames = decode_video(path, self.video, clip.start_s, clip.stop_s)
+                pictures = video_frames(media_path(clip.path), self.video, clip.start_s, clip.stop_s)
+                frames = self._held((picture[None] for picture in pictures), "frames")
             except (AvrecogError, MemoryError) as error:
                 problems.append(str(error) or f"{clip.path}: too large for this machine's memory")
         return Extracted(waveform, log_mel, frames, tuple(dict.fromkeys(problems)))
+
+    def _hear(self, clip: Clip, config: LogMelConfig) -> tuple[Rows | None, Rows | None]:
+        """The waveform, or where it is made here the log-mel."""
+        path = media_path(clip.path)
+        if path.suffix == FEATURES:
+            return None, read_features(path, clip.start_s, clip.stop_s)
+
+        def blocks() -> Iterator[np.ndarray]:
+            return audio_blocks(path, config.sample_rate, clip.start_s, clip.stop_s)
+
+        waveform = self._held(blocks(), "waveform")
+        if self.log_mel is None:
+            return waveform, None
+        if not isinstance(waveform, Spooled):
+            return None, _log_mel(self.log_mel, waveform, torch.device("cpu"))
+        try:
+            return None, self._held(_long_log_mel(config, waveform.pieces, torch.device("cpu")), "log_mel")
+        finally:
+            waveform.path.unlink()
+
+    def _held(self, pieces: Iterable[np.ndarray], name: str) -> Rows:
+        """All pieces as one array, or in a file where they are too many."""
+        held: list[np.ndarray] = []
+        pieces, n_bytes = iter(pieces), 0
+        for piece in pieces:
+            held.append(piece)
+            n_bytes += piece.nbytes
+            if n_bytes > MOST_HELD:
+                break
+        else:
+            return held[0] if len(held) == 1 else np.concatenate(held)
+        path = self.folder / f"{PARTIAL}{os.getpid()}-{name}-{time.monotonic_ns()}"
+        try:
+            with naming(path), path.open("xb") as file:
+                file.writelines(each.tobytes() for each in held)
+                held.clear()
+                for piece in pieces:
+                    file.write(piece.tobytes())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return Spooled(path, piece.shape[1:], piece.dtype.str)
 
 
 _worker: _Extractor
 
 
-def _start_worker(audio: AudioConfig | None, video: VideoConfig | None, makes_log_mel: bool) -> None:
+def _start_worker(extractor: _Extractor) -> None:
     global _worker
     torch.set_num_threads(1)
-    _worker = _Extractor(audio, video, makes_log_mel)
+    _worker = extractor
 
 
 def _work(job: Job) -> Extracted:

@@ -5,7 +5,9 @@ and `FRONT_ENDS["mmaction2"]` (its audio features). The mel basis is computed in
 is off by 1.9e-4.
 """
 
+import dataclasses
 import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -141,6 +143,49 @@ class LogMel(nn.Module):
         # 20 log10 of a magnitude, 10 log10 of a power: decibels either way
         decibel = (20 / config.power) * torch.log10(mel.clamp(min=10 ** (-config.floor_db / 20 * config.power)))
         return ((decibel - config.reference_db + config.floor_db) / config.floor_db).clamp(0, 1)
+
+
+def log_mel_blocks(
+    config: LogMelConfig, blocks: Callable[[], Iterable[np.ndarray]], device: torch.device
+) -> Iterator[Tensor]:
+    """What `LogMel` makes of one waveform, in blocks of rows, so that memory doesn't grow with its length.
+
+    Args:
+        config: of the front end.
+        blocks: gives the waveform from its beginning in blocks (n,) float32; asked twice where the level is to be set.
+        device: that computes.
+
+    Yields: (rows, n_mels) float32 on the device.
+    """
+    level = _level(blocks()) if config.rms_level is not None else None
+    gain = 1.0 if level is None or config.rms_level is None else config.rms_level / max(level, 1e-4)
+    front_end = LogMel(dataclasses.replace(config, center=False, rms_level=None)).to(device)
+    held = torch.zeros(config.n_fft // 2 if config.center else 0, device=device)
+    for block in _completed(blocks(), config):
+        held = torch.cat([held, gain * torch.from_numpy(block).to(device)])
+        n_rows = 1 + (len(held) - config.n_fft) // config.hop_length
+        if n_rows > 0:
+            yield front_end(held[: (n_rows - 1) * config.hop_length + config.n_fft])
+            held = held[n_rows * config.hop_length :]
+
+
+def _completed(blocks: Iterable[np.ndarray], config: LogMelConfig) -> Iterator[np.ndarray]:
+    """The blocks, and with `center` the zeros after the last one."""
+    n_samples = 0
+    for block in blocks:
+        n_samples += len(block)
+        yield block
+    if config.center:
+        yield np.zeros(-n_samples % config.hop_length + config.n_fft // 2, np.float32)
+
+
+def _level(blocks: Iterable[np.ndarray]) -> float:
+    """The root mean square."""
+    n_samples, energy = 0, 0.0
+    for block in blocks:
+        n_samples += len(block)
+        energy += float(np.dot(block.astype(np.float64), block))
+    return math.sqrt(energy / max(1, n_samples))
 
 
 def mel_basis(config: LogMelConfig) -> np.ndarray:

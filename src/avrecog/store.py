@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,6 +58,7 @@ class StoreWriter:
             self._take_up()
         else:
             self._begin()
+        self._n_rows = sum(self.stored.values())
         self._values = (folder / "values.bin").open("ab")
         self._index = (folder / "index.csv").open("a", newline="", encoding="utf-8")
         self._pending: list[tuple[str, np.ndarray]] = []
@@ -79,6 +80,22 @@ class StoreWriter:
         if self._pending_bytes >= BLOCK_BYTES or time.monotonic() - self._flushed_at >= FLUSH_EVERY_S:
             self.flush()
 
+    def append_pieces(self, clip_id: str, pieces: Iterable[np.ndarray]) -> None:
+        """Add a clip's rows in pieces (n, *row_shape), which go to the disk at once: for clips too long to be held."""
+        assert clip_id not in self.stored, clip_id
+        self.flush()
+        self._flushing = True
+        n_rows = checksum = 0
+        with naming(self.folder / "values.bin"):
+            for piece in pieces:
+                content = np.ascontiguousarray(piece, dtype=self.header["dtype"]).tobytes()
+                self._values.write(content)
+                n_rows, checksum = n_rows + len(piece), zlib.crc32(content, checksum)
+            self._values.flush()
+            os.fsync(self._values.fileno())
+        assert n_rows, clip_id
+        self._put_lines([(clip_id, n_rows, checksum)])
+
     def flush(self) -> None:
         """Put the pending rows on the disk, then the lines that speak of them."""
         self._flushing = True
@@ -86,12 +103,15 @@ class StoreWriter:
             self._values.writelines(rows.tobytes() for _, rows in self._pending)
             self._values.flush()
             os.fsync(self._values.fileno())
-        start = sum(self.stored.values())
+        self._put_lines([(clip_id, len(rows), zlib.crc32(rows.tobytes())) for clip_id, rows in self._pending])
+
+    def _put_lines(self, clips: Sequence[tuple[str, int, int]]) -> None:
+        """Put lines of clip id, number of rows and checksum on the disk, when their rows are there."""
         lines = []
-        for clip_id, rows in self._pending:
-            lines.append((clip_id, start, len(rows), f"{zlib.crc32(rows.tobytes()):08x}"))
-            self.stored[clip_id] = len(rows)
-            start += len(rows)
+        for clip_id, n_rows, checksum in clips:
+            lines.append((clip_id, self._n_rows, n_rows, f"{checksum:08x}"))
+            self.stored[clip_id] = n_rows
+            self._n_rows += n_rows
         csv.writer(self._index, lineterminator="\n").writerows(lines)
         self._index.flush()
         os.fsync(self._index.fileno())

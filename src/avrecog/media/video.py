@@ -31,22 +31,33 @@ def decode_video(path: Path, config: VideoConfig, start_s: float = 0.0, stop_s: 
         MediaError: if there is no moving picture, it can't be decoded, the crop lies outside it, nothing lies in the
             span, or too much for memory.
     """
+    return np.stack(list(video_frames(path, config, start_s, stop_s)))
+
+
+def video_frames(
+    path: Path, config: VideoConfig, start_s: float = 0.0, stop_s: float | None = None
+) -> Iterator[np.ndarray]:
+    """What `decode_video` returns, frame by frame, so that memory doesn't grow with the length.
+
+    Raises:
+        MediaError: as there, when it comes to it.
+    """
+    n_frames, most = 0, MOST_BYTES // (config.height * config.width * 3)
     with open_media(path) as container:
         stream = video_stream(container)
         if stream is None:
             raise MediaError(f"{path}: no moving picture; drop the row or leave rgb out of pipeline.models")
         stream.thread_type = "NONE"  # one process a core already
         seek_before(container, stream, start_s)
-        frames = _on_screen(container, stream, origin_s(container), config.fps, start_s, stop_s)
-        most = MOST_BYTES // (config.height * config.width * 3)
-        pictures: list[np.ndarray] = []
-        for frame in frames:
-            if len(pictures) == most:
+        for frame in _on_screen(container, stream, origin_s(container), config.fps, start_s, stop_s):
+            if n_frames == most:
                 raise MediaError(f"{path}: more than {most:,} frames in one clip; cut it with start and end")
-            pictures.append(_fit(frame, config, path))
-    if not pictures:
-        raise MediaError(f"{path}: no picture between {start_s:g} s and {stop_s if stop_s is not None else 'the end'}")
-    return np.stack(pictures)
+            n_frames += 1
+            yield _fit(frame, config, path)
+        if not n_frames:
+            raise MediaError(
+                f"{path}: no picture between {start_s:g} s and {stop_s if stop_s is not None else 'the end'}"
+            )
 
 
 def _on_screen(
