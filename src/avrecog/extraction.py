@@ -217,12 +217,12 @@ def _long_log_mel(
 ) -> Iterator[np.ndarray]:
     with torch.inference_mode():
         for rows in log_mel_blocks(config, blocks, device):
-            yield rows.cpu().numpy().astype(np.float16)
+            yield rows.half().cpu().numpy()
 
 
 def _log_mel(front_end: LogMel, waveform: np.ndarray, device: torch.device) -> np.ndarray:
     with torch.inference_mode():
-        return front_end(torch.from_numpy(waveform).to(device)).cpu().numpy().astype(np.float16)
+        return front_end(torch.from_numpy(waveform).to(device)).half().cpu().numpy()
 
 
 def _shorter(

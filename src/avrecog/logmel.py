@@ -115,7 +115,7 @@ class LogMel(nn.Module):
             n_fft=config.n_fft,
             hop_length=config.hop_length,
             window_fn=_sine_window if config.window == "sine" else _hann_window,
-            power=float(config.power),
+            power=None,  # complex: torchaudio's own magnitudes take twice as long as the transform
             center=config.center,
             pad_mode="constant",
         )
@@ -133,7 +133,10 @@ class LogMel(nn.Module):
             waveform = nn.functional.pad(waveform, (0, -waveform.shape[-1] % config.hop_length))
         elif waveform.shape[-1] < config.n_fft:
             waveform = nn.functional.pad(waveform, (0, config.n_fft - waveform.shape[-1]))
-        return self.logarithm(self.mel(self.spectrum(waveform)).transpose(-1, -2), config)
+        real, imaginary = torch.view_as_real(self.spectrum(waveform)).unbind(-1)
+        energy = torch.addcmul(real * real, imaginary, imaginary)
+        spectrum = energy if config.power == 2 else energy.sqrt()
+        return self.logarithm(self.mel(spectrum).transpose(-1, -2), config)
 
     @staticmethod
     def logarithm(mel: Tensor, config: LogMelConfig) -> Tensor:

@@ -118,7 +118,7 @@ def _decode_section(file: Path, model: TrainedModel, section: str) -> np.ndarray
         front_end = model.front_end.audio.logmel
         waveform = decode_audio(file, front_end.sample_rate)
         with torch.inference_mode():
-            return LogMel(front_end)(torch.from_numpy(waveform)).numpy().astype(np.float16)
+            return LogMel(front_end)(torch.from_numpy(waveform)).half().numpy()
     assert model.front_end.video is not None
     return decode_video(file, model.front_end.video)
 

@@ -4,8 +4,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import soundfile
 
 from avrecog.errors import MediaError
+from avrecog.media import audio
 from avrecog.media.audio import decode_audio
 from clips import make_tone, make_video
 
@@ -169,3 +171,56 @@ def test_a_span_before_the_sound_begins_holds_no_sound(tmp_path):
     video = make_video(tmp_path / "a.mp4", n_frames=50, sound_begins_s=1.0)
     with pytest.raises(MediaError, match="no sound between 0 s and 0.5"):
         decode_audio(video.path, 16_000, 0.0, 0.5)
+
+
+SNDFILE = {".wav": "PCM_16", ".float.wav": "FLOAT", ".flac": "PCM_24", ".ogg": "VORBIS"}
+
+
+def of_two_channels(path: Path, subtype: str, rate: int = 44_100) -> Path:
+    times_s = np.arange(2 * rate) / rate
+    wave = [0.4 * np.sin(2 * np.pi * 440 * times_s), 0.2 * np.sin(2 * np.pi * 1234 * times_s**2)]
+    soundfile.write(path, np.stack(wave, axis=1), rate, subtype=subtype)
+    return path
+
+
+@pytest.mark.parametrize(("start_s", "stop_s"), [(0.0, None), (0.0, 0.7), (1.23, 1.9), (0.8, None)])
+@pytest.mark.parametrize("sample_rate", [16_000, 44_100])
+@pytest.mark.parametrize("ending", SNDFILE)
+def test_libsndfile_gives_the_samples_that_ffmpeg_gives(tmp_path, monkeypatch, ending, sample_rate, start_s, stop_s):
+    path = of_two_channels(tmp_path / f"a{ending}", SNDFILE[ending])
+    with monkeypatch.context() as patch:
+        patch.setattr(audio, "_ffmpeg", None)  # not needed
+        found = decode_audio(path, sample_rate, start_s, stop_s)
+    monkeypatch.setattr(audio, "_is_for_sndfile", lambda path: False)
+    expected = decode_audio(path, sample_rate, start_s, stop_s)
+    assert len(found) == pytest.approx(len(expected), abs=1)
+    n = min(len(found), len(expected)) - 40  # the resampler's filter ends on other samples where both stop short
+    np.testing.assert_allclose(found[40:n], expected[40:n], atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["a.ogg", "a.m4a"])
+def test_what_libsndfile_is_slower_or_other_with_is_ffmpegs(tmp_path, monkeypatch, name):
+    tone = make_tone(tmp_path / name)  # Opus, AAC
+    monkeypatch.setattr(audio, "_sndfile", None)
+    assert len(decode_audio(tone.path, 16_000)) > 15_000
+
+
+def test_a_wav_file_that_libsndfile_cannot_open_is_ffmpegs(tmp_path, monkeypatch):
+    path = of_two_channels(tmp_path / "a.wav", "PCM_16")
+    expected = decode_audio(path, 16_000)
+
+    def refuse(path):
+        raise soundfile.LibsndfileError(1)
+
+    monkeypatch.setattr(soundfile, "SoundFile", refuse)
+    np.testing.assert_allclose(decode_audio(path, 16_000), expected, atol=1e-4)
+
+
+def test_blocks_put_together_are_the_whole(tmp_path, monkeypatch):
+    for path in (of_two_channels(tmp_path / "a.wav", "PCM_16"), make_tone(tmp_path / "a.m4a", duration_s=2.0).path):
+        whole = decode_audio(path, 22_050)
+        monkeypatch.setattr(audio, "BLOCK", 5_000)
+        blocks = list(audio.audio_blocks(path, 22_050))
+        assert len(blocks) > 5
+        np.testing.assert_array_equal(np.concatenate(blocks), whole)
+        monkeypatch.undo()

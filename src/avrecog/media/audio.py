@@ -1,15 +1,25 @@
-"""Media file -> mono waveform at one sample rate."""
+"""Media file -> mono waveform at one sample rate.
 
+FFmpeg decodes, by way of PyAV; of WAV, FLAC and Ogg Vorbis files libsndfile does, which is faster and gives the same
+samples. soxr resamples.
+"""
+
+import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
 import numpy as np
+import soundfile
+import soxr
 
 from avrecog.errors import MediaError
 from avrecog.media.container import MOST_BYTES, audio_stream, open_media, origin_s, seek_before, stream_begin_s
 
-BLOCK = 2**16  # samples of each channel that are mixed and resampled together
+BLOCK = 2**17  # samples of each channel that are mixed and resampled together
+RUN_UP_S = 0.5  # decoded before a clip begins
+RUN_OUT_S = 0.1  # and after it ends, for the resampler's filter
 
 
 def decode_audio(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: float | None = None) -> np.ndarray:
@@ -17,7 +27,7 @@ def decode_audio(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: flo
 
     Args:
         path: any file FFmpeg reads.
-        sample_rate: Hz of the result (FFmpeg's resampler).
+        sample_rate: Hz of the result.
         start_s: from here, counted from the file's beginning.
         stop_s: up to here, exclusive; None: to the end.
 
@@ -40,6 +50,119 @@ def audio_blocks(
     Raises:
         MediaError: as there, when it comes to it.
     """
+    reader = _sndfile if _is_for_sndfile(path) else _ffmpeg
+    n_given = 0
+    with reader(path, sample_rate, start_s, stop_s) as (blocks, first_s, begin_s):
+        begin = max(0, round((start_s - first_s) * sample_rate))
+        end = None if stop_s is None else max(0, round((stop_s - first_s) * sample_rate))
+        silence = np.zeros(max(0, round((begin_s - start_s) * sample_rate)), np.float32)
+        position = 0
+        for block in _resampled(blocks, sample_rate):
+            part = block[max(0, begin - position) : None if end is None else max(0, end - position)]
+            position += len(block)
+            if not len(part):
+                continue
+            if len(silence):
+                part, silence = np.concatenate([silence, part]), silence[:0]
+            if not np.isfinite(part).all():
+                raise MediaError(f"{path}: the sound holds values that are not finite (NaN or infinity)")
+            n_given += len(part)
+            if 4 * n_given > MOST_BYTES:
+                hours = MOST_BYTES / 4 / sample_rate / 3600
+                raise MediaError(f"{path}: more than {hours:.0f} h of sound in one clip; cut it with start and end")
+            yield part
+    if not n_given:
+        raise MediaError(f"{path}: no sound between {start_s:g} s and {stop_s if stop_s is not None else 'the end'}")
+
+
+def _resampled(blocks: Iterator[tuple[int, np.ndarray]], sample_rate: int) -> Iterator[np.ndarray]:
+    """Blocks (rate, samples) at `sample_rate`; in a file that goes on at another rate each part by itself."""
+    resampler, rate = None, 0
+    for block_rate, block in blocks:
+        if block_rate != rate:
+            if resampler is not None:
+                yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            rate = block_rate
+            resampler = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
+        yield block if resampler is None else resampler.resample_chunk(block)
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+# What a reader gives: blocks (rate, samples of one channel), the time of the first sample, when the track begins
+Reading = tuple[Iterator[tuple[int, np.ndarray]], float, float]
+
+
+def _is_for_sndfile(path: Path) -> bool:
+    """Whether the file is WAV, FLAC, or Ogg with one track, which is Vorbis, by its first bytes."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(512)
+    except OSError:
+        return False  # FFmpeg's reader says what is wrong
+    if begin[:4] == b"OggS" and begin[28:35] == b"\x01vorbis":
+        second_page = 27 + begin[26] + sum(begin[27 : 27 + begin[26]])
+        begins_track = begin[second_page + 5 : second_page + 6]
+        return bool(begins_track) and not begins_track[0] & 2
+    return begin[:4] == b"fLaC" or begin[:4] == b"RIFF" and begin[8:12] == b"WAVE"
+
+
+@contextmanager
+def _sndfile(path: Path, sample_rate: int, start_s: float, stop_s: float | None) -> Iterator[Reading]:
+    """Decoded by libsndfile, or by FFmpeg where that can't open the file, or knows nothing of its length.
+
+    Raises:
+        MediaError: if it breaks off.
+    """
+    try:
+        file = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError:
+        file = None
+    if file is None or not 0 < file.frames < 2**62:
+        with _ffmpeg(path, sample_rate, start_s, stop_s) as reading:
+            yield reading
+        return
+    with file:
+        rate = file.samplerate
+        whole = _whole(rate, sample_rate)
+        first = min(int(max(0.0, start_s - RUN_UP_S) * rate) // whole * whole, file.frames)
+        stop = file.frames if stop_s is None else min(file.frames, math.ceil((stop_s + RUN_OUT_S) * rate))
+        try:
+            file.seek(first)
+            yield _sndfile_blocks(file, stop - first), first / rate, 0.0
+        except soundfile.LibsndfileError as error:
+            raise MediaError(f"{path}: can't be decoded ({error})") from None
+
+
+def _sndfile_blocks(file: soundfile.SoundFile, n_samples: int) -> Iterator[tuple[int, np.ndarray]]:
+    while n_samples > 0:
+        samples = file.read(min(BLOCK, n_samples), dtype="float32", always_2d=True)
+        if not len(samples):
+            return
+        n_samples -= len(samples)
+        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+        yield file.samplerate, np.ascontiguousarray(mono)
+
+
+def _whole(rate: int, sample_rate: int) -> int:
+    """Samples that last a whole number of samples of the result: a part of a file begins at a multiple of them."""
+    return rate // math.gcd(rate, sample_rate)
+
+
+def _without(n_skipped: int, blocks: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
+    """The blocks without their first samples."""
+    for rate, block in blocks:
+        yield rate, block[n_skipped:]
+        n_skipped = max(0, n_skipped - len(block))
+
+
+@contextmanager
+def _ffmpeg(path: Path, sample_rate: int, start_s: float, stop_s: float | None) -> Iterator[Reading]:
+    """Decoded by FFmpeg.
+
+    Raises:
+        MediaError: if there is no sound, or it can't be decoded.
+    """
     with open_media(path) as container:
         stream = audio_stream(container)
         if stream is None:
@@ -48,31 +171,12 @@ def audio_blocks(
         seek_before(container, stream, start_s)
         frames = _frames(container, stream, file_begin_s, stop_s)
         first = next(frames, None)
-        n_given = 0
-        if first is not None:
-            first_s = _time_s(first, file_begin_s)
-            begin = max(0, round((start_s - first_s) * sample_rate))
-            end = None if stop_s is None else max(0, round((stop_s - first_s) * sample_rate))
-            silence = np.zeros(max(0, round((begin_s - start_s) * sample_rate)), np.float32)
-            position = 0
-            for block in _resampled(first, frames, sample_rate):
-                part = block[max(0, begin - position) : None if end is None else max(0, end - position)]
-                position += len(block)
-                if not len(part):
-                    continue
-                if len(silence):
-                    part, silence = np.concatenate([silence, part]), silence[:0]
-                if not np.isfinite(part).all():
-                    raise MediaError(f"{path}: the sound holds values that are not finite (NaN or infinity)")
-                n_given += len(part)
-                if 4 * n_given > MOST_BYTES:
-                    hours = MOST_BYTES / 4 / sample_rate / 3600
-                    raise MediaError(f"{path}: more than {hours:.0f} h of sound in one clip; cut it with start and end")
-                yield part
-        if not n_given:
-            raise MediaError(
-                f"{path}: no sound between {start_s:g} s and {stop_s if stop_s is not None else 'the end'}"
-            )
+        if first is None:
+            yield iter(()), 0.0, begin_s
+        else:
+            number, rate = round(_time_s(first, file_begin_s) * first.sample_rate), first.sample_rate
+            n_skipped = -number % _whole(rate, sample_rate)
+            yield _without(n_skipped, _ffmpeg_blocks(first, frames)), (number + n_skipped) / rate, begin_s
 
 
 def _frames(
@@ -80,7 +184,7 @@ def _frames(
 ) -> Iterator[av.AudioFrame]:
     """Decoded frames up to `stop_s`."""
     for frame in container.decode(stream):
-        if stop_s is not None and _time_s(frame, file_begin_s) >= stop_s + 0.1:  # a run-out for the resampler's filter
+        if stop_s is not None and _time_s(frame, file_begin_s) >= stop_s + RUN_OUT_S:
             return
         yield frame
 
@@ -90,50 +194,31 @@ def _time_s(frame: av.AudioFrame, file_begin_s: float) -> float:
     return (frame.time if frame.time is not None else file_begin_s) - file_begin_s
 
 
-def _resampled(first: av.AudioFrame, others: Iterator[av.AudioFrame], sample_rate: int) -> Iterator[np.ndarray]:
-    """Blocks of mono float32 at `sample_rate`.
-
-    Frames of a few hundred samples are put together first: what is done with each in Python costs more than decoding.
-    """
+def _ffmpeg_blocks(first: av.AudioFrame, others: Iterator[av.AudioFrame]) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames of a few hundred samples are put together: what is done with each in Python costs more than decoding."""
     frame: av.AudioFrame | None = first
     while frame is not None:  # another round where the file goes on in another form
-        form, fifo = _form(frame), av.AudioFifo()
-        resampler = None
-        if frame.sample_rate != sample_rate:
-            resampler = av.AudioResampler(format="fltp", layout="mono", rate=sample_rate)
-        rate = frame.sample_rate
+        form, rate, fifo = _form(frame), frame.sample_rate, av.AudioFifo()
         while frame is not None and _form(frame) == form:
             frame.pts = None  # a gap is no error: what comes after it follows at once
             fifo.write(frame)
             if fifo.samples >= BLOCK:
-                yield from _at_rate(fifo.read(), rate, resampler)
+                yield rate, _mono(fifo.read())
             frame = next(others, None)
         if fifo.samples:
-            yield from _at_rate(fifo.read(), rate, resampler)
-        if resampler is not None:
-            yield from (part.to_ndarray()[0] for part in resampler.resample(None))
+            yield rate, _mono(fifo.read())
 
 
 def _form(frame: av.AudioFrame) -> tuple[str, str, int]:
     return frame.format.name, frame.layout.name, frame.sample_rate
 
 
-def _at_rate(frame: av.AudioFrame | None, rate: int, resampler: av.AudioResampler | None) -> Iterator[np.ndarray]:
-    assert frame is not None
-    waveform = _mono(frame)
-    if resampler is None:
-        yield waveform
-        return
-    mono = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
-    mono.sample_rate = rate
-    yield from (part.to_ndarray()[0] for part in resampler.resample(mono))
-
-
 _FULL_SCALE = {"i1": 2.0**7, "u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31}
 
 
-def _mono(frame: av.AudioFrame) -> np.ndarray:
+def _mono(frame: av.AudioFrame | None) -> np.ndarray:
     """(n_samples,) float32: the mean over channels of a decoded block."""
+    assert frame is not None
     samples = frame.to_ndarray()
     kind = samples.dtype.str[1:]
     if not frame.format.is_planar:
