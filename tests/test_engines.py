@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import clips
+import projects
 from avrecog.checkpoints import save_checkpoint
 from avrecog.config import plain, validate
 from avrecog.datasets.augment import AugmentConfig
@@ -116,6 +117,21 @@ def test_the_folded_network_gives_the_scores_of_the_plain_one(trained, section):
         )
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the engine is for CPUs")
+def test_eight_bits_stay_close_to_the_scores_of_the_plain_network(trained):
+    model = load_model(trained("resnet"))
+    calibration = [model.example(16, torch.device("cpu"))]
+    network = start_engine("onnxruntime-int8", model, torch.device("cpu"), calibration)
+    inputs = model.example(5, torch.device("cpu"))
+    with torch.inference_mode():
+        expected, found = probabilities(model.network(*inputs)), probabilities(network(*inputs))
+    assert 0 < abs(found - expected).max() < 0.1
+    kinds = {value.type for value in network.session.get_inputs()}
+    assert kinds == {"tensor(float)"}
+    with pytest.raises(ConfigError, match="engine onnxruntime-int8 needs clips to calibrate on"):
+        start_engine("onnxruntime-int8", model, torch.device("cpu"))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(lacking_to_compile(pick_device()) is not None, reason="nothing here to compile with")
 def test_the_compiled_network_gives_the_scores_of_the_plain_one(trained):
@@ -137,9 +153,26 @@ def test_an_engine_that_cannot_run_says_what_is_missing(trained, monkeypatch):
 
 def test_onnxruntime_computes_in_the_precision_of_the_weights():
     assert engine_precision("onnxruntime", "auto") == "32-true"
+    assert engine_precision("onnxruntime-int8", "auto") == "int8"
     assert engine_precision("torch", "bf16-mixed") == "bf16-mixed"
     with pytest.raises(ConfigError, match="test.precision: expected auto or 32-true with engine onnxruntime"):
         engine_precision("onnxruntime", "bf16-mixed")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime-int8"])
+def test_stage_test_runs_another_engine_and_says_so(project, engine):
+    metrics = project / "results/metrics/test/audio.json"
+    projects.run(project, "test", "audio")
+    plain_metrics = json.loads(metrics.read_text())
+    with np.load(project / "results/scores/audio/test.npz") as file:
+        plain_scores = file["scores"]
+    projects.write_params(project, projects.SMALL, {"test": {"engine": engine}})
+    projects.run(project, "test", "audio")
+    found = json.loads(metrics.read_text())
+    with np.load(project / "results/scores/audio/test.npz") as file:
+        np.testing.assert_allclose(file["scores"], plain_scores, atol=1e-4 if engine == "onnxruntime" else 0.2)
+    assert (plain_metrics["engine"], found["engine"]) == ("torch", engine)
+    assert found["precision"] == ("32-true" if engine == "onnxruntime" else "int8")
 
 
 # An exported file

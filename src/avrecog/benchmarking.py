@@ -36,12 +36,13 @@ from avrecog.predict import Engine, TestConfig
 
 log = logging.getLogger(__name__)
 
-Variant = Literal["eager", "folded", "compiled", "onnxruntime"]
+Variant = Literal["eager", "folded", "compiled", "onnxruntime", "int8"]
 ENGINES: dict[Variant, Engine | None] = {  # None: the network as it was trained, batch norms and all
     "eager": None,
     "folded": "torch",
     "compiled": "torch-compiled",
     "onnxruntime": "onnxruntime",
+    "int8": "onnxruntime-int8",
 }
 
 
@@ -49,7 +50,7 @@ ENGINES: dict[Variant, Engine | None] = {  # None: the network as it was trained
 class BenchmarkConfig:
     """Section `benchmark` in params.yaml."""
 
-    variants: list[Variant] = Field(default=list(ENGINES), min_length=1)  # all but eager are folded
+    variants: list[Variant] = Field(default=["eager", "folded", "compiled", "onnxruntime"], min_length=1)
     report: Variant = "folded"  # the variant whose figures are the model's
     repeats: Count = 30  # timed passes at batch 1
     warmup: Count = 3  # passes before them
@@ -84,7 +85,7 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
             log.warning("benchmark %s compiled: is left out: %s, or drop it from benchmark.variants", name, lacking)
             continue
         with explained_out_of_memory("lower benchmark.batch_sizes"):
-            in_force = "32-true" if variant == "onnxruntime" else precision
+            in_force = {"onnxruntime": "32-true", "int8": "int8"}.get(variant, precision)
             figures = _time_variant(variant, model, n_views, in_force, device, config)
         variants.append({"variant": variant, "precision": in_force, **figures})
     chosen = next(row for row in variants if row["variant"] == config.report)
@@ -126,7 +127,9 @@ def _time_variant(
 ) -> dict[str, Any]:
     """Latency, throughput and best batch of one variant."""
     engine = ENGINES[variant]
-    run: Network = start_engine(engine, model, device) if engine else on_device(model.network, device)
+    run: Network = (
+        start_engine(engine, model, device, [model.example(16, device)]) if engine else on_device(model.network, device)
+    )
     forget_gpu_memory()
     with torch.inference_mode(), reduced_precision(device, precision):
         one = model.example(n_views, device)

@@ -1,10 +1,11 @@
-"""What runs a trained network: PyTorch, PyTorch compiled, or ONNX Runtime; and networks as ONNX models."""
+"""What runs a trained network: PyTorch, compiled or not, or ONNX Runtime, in 8 bits or not; networks as ONNX models."""
 
 import inspect
 import logging
 import os
 import shutil
 import sysconfig
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,14 +29,32 @@ Network = Callable[..., Tensor]  # batches of views -> (B, K) logits
 OPSET = 18  # of the ONNX models that are written
 
 
-def start_engine(engine: Engine, model: TrainedModel, device: torch.device) -> Network:
+def start_engine(
+    engine: Engine, model: TrainedModel, device: torch.device, calibration: Sequence[tuple[Tensor, ...]] = ()
+) -> Network:
     """The model's network, its batch norms folded, ready to take batches of any size on `device`.
 
+    Args:
+        engine: what is to run it.
+        model: whose network.
+        device: where its batches are.
+        calibration: batches that show `onnxruntime-int8` how large values become; of other clips than are judged.
+
     Raises:
-        ConfigError: if the engine can't run here.
+        ConfigError: if the engine can't run here, or lacks its calibration.
     """
     if engine == "onnxruntime":
-        return OnnxNetwork(model, device)
+        return OnnxNetwork(_exported(model), device)
+    if engine == "onnxruntime-int8":
+        if device.type == "cuda":
+            raise ConfigError(
+                "engine onnxruntime-int8 is for CPUs, and there is a GPU here; set another, or hide the GPU"
+            )
+        if not calibration:
+            raise ConfigError(
+                "engine onnxruntime-int8 needs clips to calibrate on, which stage test takes from the training split"
+            )
+        return OnnxNetwork(_quantised(_exported(model), calibration), device)
     network = on_device(folded(model.network), device)
     if engine == "torch":
         return network
@@ -46,16 +65,16 @@ def start_engine(engine: Engine, model: TrainedModel, device: torch.device) -> N
 
 
 def engine_precision(engine: Engine, precision: str) -> str:
-    """The precision that an engine computes in: ONNX Runtime's is that of the weights.
+    """The precision that an engine computes in: ONNX Runtime's is that of its model.
 
     Raises:
         ConfigError: if another is asked of it.
     """
-    if engine != "onnxruntime":
+    if engine not in ("onnxruntime", "onnxruntime-int8"):
         return precision
     if precision not in ("auto", "32-true"):
-        raise ConfigError(f"test.precision: expected auto or 32-true with engine onnxruntime, got {precision}")
-    return "32-true"
+        raise ConfigError(f"test.precision: expected auto or 32-true with engine {engine}, got {precision}")
+    return "int8" if engine == "onnxruntime-int8" else "32-true"
 
 
 def lacking_to_compile(device: torch.device) -> str | None:
@@ -70,17 +89,12 @@ def lacking_to_compile(device: torch.device) -> str | None:
 
 
 class OnnxNetwork:
-    """A model's network in ONNX Runtime, on as many threads as PyTorch has."""
+    """A network in ONNX Runtime, on as many threads as PyTorch has."""
 
-    def __init__(self, model: TrainedModel, device: torch.device) -> None:
-        """Export the folded network and start a session.
-
-        Raises:
-            ConfigError: if the network can't be exported.
-        """
+    def __init__(self, model: "onnx.ModelProto", device: torch.device) -> None:
+        """Start a session of a model that `to_onnx` made."""
         import onnxruntime
 
-        example = model.example(2, torch.device("cpu"))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # errors
@@ -91,8 +105,7 @@ class OnnxNetwork:
                 "engine onnxruntime: runs on the CPU, since its package is without CUDA: onnxruntime-gpu has it"
             )
         providers = [name for name in (*wanted, "CPUExecutionProvider") if name in available]
-        content = to_onnx(folded(model.network), example).SerializeToString()
-        self.session = onnxruntime.InferenceSession(content, options, providers)
+        self.session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers)
         self._names = [value.name for value in self.session.get_inputs()]  # of those that count in the end
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -100,6 +113,49 @@ class OnnxNetwork:
         feed = {name: inputs[_position(name)].cpu().numpy() for name in self._names}
         (logits,) = self.session.run(None, feed)
         return torch.from_numpy(logits).to(inputs[0].device)
+
+
+def _exported(model: TrainedModel) -> "onnx.ModelProto":
+    return to_onnx(folded(model.network), model.example(2, torch.device("cpu")))
+
+
+def _quantised(model: "onnx.ModelProto", calibration: Sequence[tuple[Tensor, ...]]) -> "onnx.ModelProto":
+    """The model with weights and values of 8 bits, by the largest and smallest values that occur in `calibration`.
+
+    Raises:
+        ConfigError: if ONNX Runtime can't quantise it.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    names = [value.name for value in model.graph.input]
+
+    class Batches(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(calibration)
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.left, None)
+            return None if batch is None else {name: batch[_position(name)].cpu().numpy() for name in names}
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, ready, quantised = (Path(folder, name) for name in ("plain.onnx", "ready.onnx", "int8.onnx"))
+        onnx.save_model(model, plain)
+        try:
+            quant_pre_process(plain, ready, skip_symbolic_shape=True)
+            quantize_static(
+                ready,
+                quantised,
+                Batches(),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            raise ConfigError(f"engine onnxruntime-int8 can't quantise this network: {error}") from None
+        return onnx.load_model(quantised)
 
 
 def _position(name: str) -> int:

@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from avrecog.atomic import atomic_path
 from avrecog.datasets.augment import AugmentConfig
@@ -20,8 +22,8 @@ from avrecog.hardware import (
     reduced_precision,
     synchronise,
 )
-from avrecog.inference import load_model
-from avrecog.inputs import LabelledClips, classes_of, open_split, open_store
+from avrecog.inference import TrainedModel, load_model
+from avrecog.inputs import LabelledClips, Stored, classes_of, open_split, open_store
 from avrecog.metrics import (
     bootstrap_interval,
     classification_metrics,
@@ -37,6 +39,8 @@ from avrecog.predictions import FILE, write_predictions
 from avrecog.scores import ScoreTable, probabilities, write_scores
 from avrecog.tables import write_table
 from avrecog.training.history import read_history
+
+CALIBRATION_VIEWS = 128  # of training clips, for engine onnxruntime-int8
 
 
 def evaluate_model(
@@ -58,10 +62,11 @@ def evaluate_model(
             f"{checkpoints}: was trained on other classes than {data}/labels.txt has; run `dvc repro train`"
         )
     device = pick_device()
-    network = start_engine(config.engine, model, device)
     results: dict[str, ScoreTable] = {}
     precision = precision_in_force(engine_precision(config.engine, config.precision))
     store = open_store(model.config, model.front_end, data / "features", tables)
+    calibration = _calibration(model, store, tables) if config.engine == "onnxruntime-int8" else ()
+    network = start_engine(config.engine, model, device, calibration)
     seconds = 0.0
     for split in ("val", "test"):
         opened = open_split(model.config, model.front_end, store, tables, split, AugmentConfig())
@@ -121,6 +126,14 @@ def evaluate_model(
     logged |= {"test.top1_low": low, "test.top1_high": high}
     logged |= {"test.inference_ms_per_clip": ms_per_clip, "test.n_left_out": len(table.left_out)}
     return Outcome(summary, logged, files=files, facts={"precision": precision, "engine": config.engine})
+
+
+def _calibration(model: TrainedModel, store: Stored, tables: LabelledClips) -> list[tuple[Tensor, ...]]:
+    """Views of training clips, evenly picked."""
+    clips = open_split(model.config, model.front_end, store, tables, "train", AugmentConfig()).clips
+    views = clips.views(1)
+    chosen = views[np.linspace(0, len(views) - 1, min(len(views), CALIBRATION_VIEWS)).astype(int)]
+    return [clips.view_batch(batch, torch.device("cpu")) for batch in np.array_split(chosen, -(-len(chosen) // 16))]
 
 
 def _write_result_json(path: Path, table: ScoreTable) -> None:

@@ -13,7 +13,7 @@ from avrecog.datasets.clips import ClipDataset
 from avrecog.processes import Processes
 
 ALONE = Processes()
-Engine = Literal["torch", "torch-compiled", "onnxruntime"]
+Engine = Literal["torch", "torch-compiled", "onnxruntime", "onnxruntime-int8"]
 
 
 @section
