@@ -14,15 +14,14 @@ import librosa
 import numpy as np
 import soundfile
 import torch
+from comparing import at_least, at_most, in_turns, shared, show
+from made import RATE, clip_of, make_mp4, make_ogg
 
 from avrecog import extraction
 from avrecog.logmel import AudioConfig, LogMelConfig
 from avrecog.manifests.clip import Clip
-from avrecog.manifests.demo_clip import _encode as write_mp4
 from avrecog.media.audio import decode_audio
-from avrecog.media.container import probe
 from avrecog.media.settings import VideoConfig
-from comparing import at_least, at_most, in_turns, shared, show
 
 try:
     import lws
@@ -30,7 +29,6 @@ except ImportError:
     lws = None
 
 N_CLIPS = 40
-RATE = 44_100
 FRONT_END = LogMelConfig()
 VIDEO = VideoConfig(fps=25.0, height=72, width=72)
 MEL = librosa.filters.mel(sr=16_000, n_fft=512, n_mels=80, fmin=125, fmax=7600)
@@ -66,37 +64,6 @@ def picture_alone(path: Path) -> None:
             frame.reformat(90, 72, "rgb24", interpolation="AREA")
 
 
-def clip_of(path: Path, number: int = 0) -> Clip:
-    found = probe(path)
-    n_frames = round(found.duration_s * found.fps)
-    have = (found.fps, found.sample_rate, found.has_audio, found.has_video)
-    return Clip(
-        f"{path.stem} {number}",
-        *(str(path), "x", path.stem, None, 0.0, found.duration_s, found.duration_s),
-        *(n_frames, *have),
-    )
-
-
-def make_ogg(folder: Path) -> list[Path]:
-    rng = np.random.default_rng(0)
-    paths = [folder / f"{number}.ogg" for number in range(N_CLIPS)]
-    for path in paths:
-        noise = rng.standard_normal(5 * RATE) * np.interp(np.arange(5 * RATE), np.linspace(0, 5 * RATE, 20), rng.random(20))
-        soundfile.write(path, 0.2 * noise, RATE, subtype="VORBIS")
-    return paths
-
-
-def make_mp4(folder: Path) -> list[Path]:
-    """Videos of 3 s and 360 x 288, moving noise with a sound."""
-    rng = np.random.default_rng(1)
-    paths = [folder / f"{number}.mp4" for number in range(N_CLIPS)]
-    for path in paths:
-        coarse = rng.integers(0, 256, (76, 18, 23, 3), dtype=np.uint8)
-        frames = np.stack([(coarse[i].repeat(16, 0).repeat(16, 1)[:288, :360] // 2 + coarse[i + 1].repeat(16, 0).repeat(16, 1)[:288, :360] // 2) for i in range(75)])  # fmt: skip
-        write_mp4(path, frames, (0.2 * rng.standard_normal(3 * RATE)).astype(np.float32), 25.0, RATE)
-    return paths
-
-
 def extract(clips: list[Clip], audio: AudioConfig | None, video: VideoConfig | None, processors: set[int]) -> None:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, processors)
@@ -111,8 +78,8 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         esc10, grid = shared("data", "esc10", "clips"), shared("data", "grid", "clean")
-        sounds = sorted(esc10.rglob("*.ogg"))[:N_CLIPS] if esc10 else make_ogg(Path(folder))
-        films = sorted(grid.rglob("*.mp4"))[:N_CLIPS] if grid else make_mp4(Path(folder))
+        sounds = sorted(esc10.rglob("*.ogg"))[:N_CLIPS] if esc10 else make_ogg(Path(folder), N_CLIPS)
+        films = sorted(grid.rglob("*.mp4"))[:N_CLIPS] if grid else make_mp4(Path(folder), N_CLIPS)
         audio = AudioConfig(FRONT_END)
         hear = extraction._Extractor(audio, None, Path(folder), makes_log_mel=True)
         see = extraction._Extractor(None, VIDEO, Path(folder), makes_log_mel=True)

@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+from comparing import Row, at_least, at_most, in_turns, show
 
 from avrecog.fusion import FuseConfig, FusionObjective
 from avrecog.metrics import bootstrap_gain, correct_clips
 from avrecog.scores import ScoreTable, write_scores
 from avrecog.tuning import tune_coefficients
-from comparing import Row, at_least, at_most, in_turns, show
 
 N_CLIPS, N_CLASSES = 19_796, 400
 

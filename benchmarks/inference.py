@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import torch
+from comparing import Row, Times, at_least, in_turns, show
 
 from avrecog.config import validate
 from avrecog.engines import lacking_to_compile, start_engine, to_onnx
@@ -16,7 +17,6 @@ from avrecog.inference import TrainedModel, folded
 from avrecog.inputs import FrontEnd
 from avrecog.logmel import AudioConfig, LogMelConfig
 from avrecog.models.build import ModelSection, build_model
-from comparing import Row, Times, at_least, in_turns, show
 
 BATCHES = (8, 32)
 

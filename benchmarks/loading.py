@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from comparing import Row, Times, at_least, in_turns, show
 from torch.nn import functional
 from tqdm import tqdm
 
 from avrecog.config import read_yaml, validate
 from avrecog.datasets.audio import AudioClips
 from avrecog.datasets.augment import AudioAugmentConfig
-from avrecog.hardware import on_device, pick_device
+from avrecog.hardware import on_device, pick_device, precision_in_force, reduced_precision, synchronise
 from avrecog.inputs import FrontEnd, make_dataset
 from avrecog.logmel import AudioConfig, LogMelConfig
 from avrecog.media.settings import VideoConfig
@@ -27,7 +28,6 @@ from avrecog.store import Store, StoreWriter
 from avrecog.training.loop import Trainer
 from avrecog.training.optim import make_optimizer
 from avrecog.training.settings import TrainConfig
-from comparing import Row, Times, at_least, in_turns, show
 
 N_CLIPS, N_ROWS, N_MELS, MEL_FRAMES, BATCH = 1000, 600, 80, 128, 32
 CROPS = 6400
@@ -121,8 +121,11 @@ def loop(name: str, config: ModelConfig, front_end: FrontEnd, train: TrainConfig
         def step() -> None:
             for _ in range(n_clips // train.batch_size):
                 optimizer.zero_grad()
-                functional.cross_entropy(bare(*batch), answers).backward()  # type: ignore[misc]
+                with reduced_precision(device, precision_in_force(train.precision)):
+                    loss = functional.cross_entropy(bare(*batch), answers)  # type: ignore[misc]
+                loss.backward()
                 optimizer.step()
+            synchronise(device)
 
         val = make_dataset(config, front_end, rows, store.clip_ids[:1], labels[:1], train.augment)
         bar = tqdm(disable=True)

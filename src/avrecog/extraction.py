@@ -21,7 +21,7 @@ from tqdm import tqdm
 from avrecog.atomic import PARTIAL, atomic_path, naming, sole_writer
 from avrecog.config import plain
 from avrecog.errors import AvrecogError, ConfigError, MediaError
-from avrecog.hardware import pick_device
+from avrecog.hardware import pick_device, to_device
 from avrecog.logmel import FRONT_ENDS, AudioConfig, LogMel, LogMelConfig, log_mel_blocks
 from avrecog.manifests.clip import Clip, clips_digest, media_path
 from avrecog.media.audio import audio_blocks
@@ -222,7 +222,7 @@ def _long_log_mel(
 
 def _log_mel(front_end: LogMel, waveform: np.ndarray, device: torch.device) -> np.ndarray:
     with torch.inference_mode():
-        return front_end(torch.from_numpy(waveform).to(device)).half().cpu().numpy()
+        return front_end(to_device(waveform, device)).half().cpu().numpy()
 
 
 def _shorter(

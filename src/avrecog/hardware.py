@@ -6,8 +6,9 @@ import resource
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from avrecog.errors import OutOfMemoryError
 from avrecog.workers import n_processors
@@ -39,6 +40,12 @@ def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     """
     network = network.to(device)
     return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network
+
+
+def to_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """The values on the device, through pinned memory to a GPU: the processor goes on while the GPU still computes."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def device_name(device: torch.device) -> str:

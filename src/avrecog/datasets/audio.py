@@ -12,6 +12,7 @@ from avrecog.datasets.clips import epoch_generator
 from avrecog.datasets.mmaction2_sampling import FrameSampling
 from avrecog.datasets.sampling import n_covering_views, random_starts, view_starts
 from avrecog.errors import ConfigError
+from avrecog.hardware import to_device
 from avrecog.logmel import LogMelConfig
 from avrecog.store import ClipRows
 
@@ -134,7 +135,7 @@ class AudioClips:
             and n_filled is None
             and ((starts >= 0) & (starts <= self._n_rows[indices] - self.mel_frames)).all()
         ):
-            return torch.from_numpy(self._windows[self._start[indices] + starts]).to(device).float()[:, None]
+            return to_device(self._windows[self._start[indices] + starts], device).float()[:, None]
         inside = starts[:, None] + np.arange(self.mel_frames)
         n_rows = self._n_rows[indices, None]
         row = np.clip(inside, 0, n_rows - 1)
@@ -146,7 +147,7 @@ class AudioClips:
             outside |= np.arange(self.mel_frames) >= n_filled[:, None]
         if outside.any():
             values[outside] = self.front_end.silence
-        return torch.from_numpy(values).to(device).float()[:, None]
+        return to_device(values, device).float()[:, None]
 
 
 def _windows(values: np.ndarray, length: int) -> np.ndarray:

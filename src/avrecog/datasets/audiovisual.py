@@ -11,6 +11,7 @@ from avrecog.datasets.clips import epoch_generator
 from avrecog.datasets.frames import FrameClips
 from avrecog.datasets.rows import Rows
 from avrecog.errors import ConfigError
+from avrecog.hardware import to_device
 from avrecog.logmel import LogMelConfig
 from avrecog.store import ClipRows
 
@@ -143,7 +144,7 @@ class AVClips:
 
     def _present(self, indices: np.ndarray, device: torch.device) -> Tensor:
         present = np.stack([self._frames.has_picture[indices], self.has_sound[indices]], axis=1)
-        return torch.from_numpy(present).to(device).float()
+        return to_device(present, device).float()
 
     def _log_mel(self, indices: np.ndarray, first_s: np.ndarray, device: torch.device) -> Tensor:
         """(B, 1, mel_frames, n_mels) float32 of the spans that begin at `first_s` (B,); silence outside of a clip."""
@@ -155,7 +156,7 @@ class AVClips:
         values, within = self._rows.take(indices, place)
         if not within.all():
             values[~within] = self.front_end.silence
-        return torch.from_numpy(values).to(device).float()[:, None]
+        return to_device(values, device).float()[:, None]
 
     def _misaligned(self, indices: np.ndarray, first_s: np.ndarray, draw: AVDraw, device: torch.device) -> Tensor:
         """Sounds of other clips or, where that is drawn and the clip is long enough, of the same at another time."""

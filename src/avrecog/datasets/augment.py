@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from avrecog.config import Flag, Fraction, NonNegativeNumber, WholeNumber, section
 from avrecog.errors import ConfigError
+from avrecog.hardware import to_device
 
 
 @section
@@ -115,11 +116,11 @@ def apply_audio(log_mel: Tensor, draw: AudioDraw, config: AudioAugmentConfig, pe
     device = log_mel.device
     result = log_mel
     if config.gain_db:
-        gain = torch.from_numpy((draw.gain * 2 - 1) * config.gain_db * per_db).to(device, log_mel.dtype)
+        gain = to_device((draw.gain * 2 - 1) * config.gain_db * per_db, device).to(log_mel.dtype)
         result = result + gain[:, None, None, None]
     if config.frequency_shift:
         steps = np.round((draw.shift * 2 - 1) * config.frequency_shift * n_mels).astype(np.int64)
-        bands = torch.arange(n_mels, device=device)[None] - torch.from_numpy(steps).to(device)[:, None]
+        bands = torch.arange(n_mels, device=device)[None] - to_device(steps, device)[:, None]
         result = result.gather(3, bands.clamp(0, n_mels - 1)[:, None, None, :].expand_as(result))
     fill = result.mean(dim=(1, 2, 3), keepdim=True)
     if config.n_frequency_masks:
@@ -136,8 +137,8 @@ def _masks(numbers: np.ndarray, widest: float, length: int, device: torch.device
     width = np.floor(numbers[..., 0] * (np.floor(widest * length) + 1))
     start = np.floor(numbers[..., 1] * (length - width + 1))
     place = torch.arange(length, device=device)
-    begin = torch.from_numpy(start).to(device)[..., None]
-    end = torch.from_numpy(start + width).to(device)[..., None]
+    begin = to_device(start, device)[..., None]
+    end = to_device(start + width, device)[..., None]
     return ((place >= begin) & (place < end)).any(dim=1)
 
 
@@ -197,7 +198,7 @@ def apply_video(frames: Tensor, draw: VideoDraw, config: VideoAugmentConfig, siz
     theta[:, 1, 1], theta[:, 1, 2] = crop_height, centre_y
     stacked = frames.flatten(1, 2)  # (B, N*C, H, W): one grid for all frames of a clip
     grid = functional.affine_grid(
-        torch.from_numpy(theta).to(device, frames.dtype), [batch, n_frames * channels, *size], align_corners=False
+        to_device(theta, device).to(frames.dtype), [batch, n_frames * channels, *size], align_corners=False
     )
     result = functional.grid_sample(stacked, grid, padding_mode="reflection", align_corners=False)
     return _colour(result.unflatten(1, (n_frames, channels)), draw, config)
@@ -207,7 +208,7 @@ def _colour(frames: Tensor, draw: VideoDraw, config: VideoAugmentConfig) -> Tens
     strength = np.array([config.brightness, config.contrast, config.saturation])
     if not strength.any():
         return frames
-    factors = torch.from_numpy(1 + (draw.colour * 2 - 1) * strength).to(frames.device, frames.dtype)
+    factors = to_device(1 + (draw.colour * 2 - 1) * strength, frames.device).to(frames.dtype)
     brightness, contrast, saturation = (factors[:, i, None, None, None, None] for i in range(3))
     rgb = frames.unflatten(2, (-1, 3))  # (B, N, snippet, 3, H, W)
     grey = rgb.mean(dim=3, keepdim=True)

@@ -10,6 +10,7 @@ from avrecog.datasets.augment import VideoAugmentConfig, VideoDraw, apply_video,
 from avrecog.datasets.clips import epoch_generator
 from avrecog.datasets.rows import Rows
 from avrecog.datasets.sampling import n_covering_views, random_starts, view_starts
+from avrecog.hardware import to_device
 from avrecog.store import ClipRows
 
 GREY = 115  # 0.45 of 255: what is seen of a clip without a picture
@@ -120,4 +121,4 @@ class FrameClips:
         values, _ = self._rows.take(indices, first[:, None] + np.arange(self.frames) * self.frame_stride)
         if not self.has_picture[indices].all():
             values[~self.has_picture[indices]] = GREY
-        return torch.from_numpy(values).to(device).permute(0, 1, 4, 2, 3).float() / 255
+        return to_device(values, device).permute(0, 1, 4, 2, 3).float() / 255

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from avrecog.datasets.audiovisual import AVClips, AVDraw
+from avrecog.hardware import to_device
 
 CLASSES = ("first sound", "second sound")  # which is the picture's own
 TEST_SEED = 1_000_003  # of the pairs of val and test, which are the same in every run
@@ -43,7 +44,7 @@ class SyncPairs:
     def training_batch(self, indices: np.ndarray, draw: AVDraw, device: torch.device) -> tuple[Tensor, ...]:
         """A random span of the clips `indices` (B,), augmented, and two sounds."""
         frames, own, _, other = self._clips.training_batch(indices, draw, device)
-        is_second = torch.from_numpy(self.labels[indices] == 1).to(device)[:, None, None, None]
+        is_second = to_device(self.labels[indices] == 1, device)[:, None, None, None]
         return frames, torch.where(is_second, other, own), torch.where(is_second, own, other)
 
     def views(self, n_views: int | None) -> np.ndarray:
@@ -61,7 +62,7 @@ class SyncPairs:
         for tensors in zip(*(batch for _, batch in parts), strict=True):
             out = tensors[0].new_empty((len(views), *tensors[0].shape[1:]))
             for (chosen, _), values in zip(parts, tensors, strict=True):
-                out[torch.from_numpy(chosen).to(device)] = values
+                out[to_device(chosen, device)] = values
             whole.append(out)
         return tuple(whole)
 

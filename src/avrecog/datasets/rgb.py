@@ -9,6 +9,7 @@ from torch import Tensor
 from avrecog.datasets.augment import VideoAugmentConfig, VideoDraw, apply_video, draw_video
 from avrecog.datasets.clips import epoch_generator
 from avrecog.datasets.sampling import n_covering_views, segment_frames, view_frames
+from avrecog.hardware import to_device
 from avrecog.store import ClipRows
 
 
@@ -72,5 +73,5 @@ class RgbClips:
         n_rows = self._n_rows[indices]
         inside = np.minimum(first[:, :, None] + np.arange(self.snippet), n_rows[:, None, None] - 1)
         values = self._values[self._start[indices, None, None] + inside]  # (B, N, snippet, H, W, 3) uint8
-        frames = torch.from_numpy(values).to(device).permute(0, 1, 2, 5, 3, 4).flatten(2, 3)
+        frames = to_device(values, device).permute(0, 1, 2, 5, 3, 4).flatten(2, 3)
         return frames.float() / 255

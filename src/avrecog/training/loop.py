@@ -20,7 +20,7 @@ from tqdm import tqdm
 from avrecog.datasets.augment import MixupDraw, draw_mixup
 from avrecog.datasets.clips import ClipDataset, epoch_generator
 from avrecog.errors import ConfigError, DivergedError
-from avrecog.hardware import explained_out_of_memory, on_device, pick_device, precision_in_force
+from avrecog.hardware import explained_out_of_memory, on_device, pick_device, precision_in_force, to_device
 from avrecog.metrics import log_loss, top_k_accuracy
 from avrecog.predict import predict_scores
 from avrecog.processes import Processes
@@ -289,7 +289,7 @@ class Trainer:
         """The mean loss over the clips `indices`, and for how many the model was right."""
         smoothing = self.config.label_smoothing
         inputs = _batch(train, indices, draw, self.device)
-        labels = torch.from_numpy(train.labels[indices]).to(self.device)
+        labels = to_device(train.labels[indices], self.device)
         if mixup is None:
             logits = self.model(*inputs)
             own_loss: Tensor | float = 0.0
@@ -298,10 +298,10 @@ class Trainer:
             loss = own_loss + functional.cross_entropy(logits, labels, label_smoothing=smoothing)
         else:
             partner = mixup.partner[indices]
-            weight = torch.from_numpy(mixup.weight[indices]).to(self.device)
+            weight = to_device(mixup.weight[indices], self.device)
             others = _batch(train, partner, draw, self.device)
             logits = self.model(*(_mixed(mine, other, weight) for mine, other in zip(inputs, others, strict=True)))
-            other_labels = torch.from_numpy(train.labels[partner]).to(self.device)
+            other_labels = to_device(train.labels[partner], self.device)
             own = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
             theirs = functional.cross_entropy(logits, other_labels, reduction="none", label_smoothing=smoothing)
             loss = (weight * own + (1 - weight) * theirs).mean()
