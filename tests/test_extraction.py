@@ -252,7 +252,7 @@ def test_many_jobs_keep_the_order_of_the_manifest(clips, tmp_path, monkeypatch):
     monkeypatch.setattr(
         extraction,
         "worker_pool",
-        lambda n, start, arguments: ThreadPoolExecutor(n, initializer=start, initargs=arguments),
+        lambda _, n, start, arguments: ThreadPoolExecutor(n, initializer=start, initargs=arguments),
     )
     many = [dataclasses.replace(clips[3], clip_id=f"clip {index}") for index in range(40)]
     threads = torch.get_num_threads()

@@ -16,7 +16,7 @@ def test_a_pool_that_is_left_by_an_error_ends_at_once_though_results_are_half_wr
 
     def leave():
         nonlocal began
-        with worker_pool(2) as pool:
+        with worker_pool("numpy", 2) as pool:
             futures = [pool.submit(large_result, number) for number in range(50)]
             futures[0].result()
             time.sleep(moment_s)

@@ -250,7 +250,7 @@ def _extracted(jobs: Sequence[Job], extractor: "_Extractor") -> Iterator[tuple[C
         for job in jobs:
             yield job[0], extractor(job)
         return
-    with worker_pool(n_workers, _start_worker, (extractor,)) as pool:
+    with worker_pool(__name__, n_workers, _start_worker, (extractor,)) as pool:
         waiting: deque[tuple[Clip, Future[Extracted]]] = deque()
         for job in jobs:
             waiting.append((job[0], pool.submit(_work, job)))

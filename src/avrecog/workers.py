@@ -12,14 +12,16 @@ from typing import Any
 
 @contextlib.contextmanager
 def worker_pool(
-    n_processes: int, initializer: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
+    module: str, n_processes: int, initializer: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
 ) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes, each of which calls `initializer(*arguments)` first.
+    """A pool of processes that have imported `module`, each of which calls `initializer(*arguments)` first.
 
     Where the block raises, the workers are killed at once. Where this process is killed, they end by themselves.
     """
-    # spawn: a fork of a process that has threads (torch, mlflow) can hang
-    context = multiprocessing.get_context("spawn")
+    # A fork of this process could hang, since it has threads (torch, mlflow). They are forks of a server that has none,
+    # which imports once what each of them would need seconds for.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([module])
     pool = ProcessPoolExecutor(n_processes, context, _begin, (initializer, arguments))
     results: Any = pool._result_queue
     try:

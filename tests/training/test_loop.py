@@ -1,4 +1,5 @@
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -156,6 +157,34 @@ def test_an_error_of_ours_in_the_model_stays_what_it_is(monkeypatch):
     monkeypatch.setattr(trained.bare_model, "forward", fall_over)
     with pytest.raises(RuntimeError, match="shapes"):
         fit(trained)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_reading_ahead_in_a_thread_as_on_a_gpu_changes_no_weight(alpha):
+    plain, ahead = (trainer(augment={"mixup_alpha": alpha}, epochs=2) for _ in range(2))
+    ahead.reads_ahead = True
+    first, second = (fit(each).evaluated_weights() for each in (plain, ahead))
+    assert plain.history == ahead.history
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_reading_ahead_ends_with_the_training_and_hands_its_errors_on(monkeypatch):
+    ahead = trainer(epochs=1)
+    ahead.reads_ahead = True
+    train, steps = dataset(), []
+    make = train.training_batch
+
+    def fail_later(indices, draw, device):
+        steps.append(len(indices))
+        if len(steps) == 3:
+            raise OSError("unreadable")
+        return make(indices, draw, device)
+
+    monkeypatch.setattr(train, "training_batch", fail_later)
+    with pytest.raises(OSError, match="unreadable"):
+        fit(ahead, train)
+    assert ahead.steps_done == 2
+    assert not [thread for thread in threading.enumerate() if "ThreadPoolExecutor" in thread.name]
 
 
 def test_an_error_while_a_batch_is_made_names_the_clip(monkeypatch):

@@ -130,7 +130,7 @@ def write_clips(plans: Sequence[ClipPlan], n_processes: int) -> None:
                 write_clip(plan)
                 progress.update()
             return
-        with worker_pool(n_processes) as pool:
+        with worker_pool(__name__, n_processes) as pool:
             for _ in pool.map(write_clip, plans, chunksize=8):
                 progress.update()
 

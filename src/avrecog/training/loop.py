@@ -5,8 +5,11 @@ sees the whole batch, so that the number of processes changes no more than the l
 leaves out, which every process draws for itself).
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -55,6 +58,16 @@ class Control:
         """Save the state; every process is told, the first one writes."""
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Clips to learn from, on the device; with mixup, what was mixed into them and how much of the first is left."""
+
+    inputs: tuple[Tensor, ...]
+    labels: Tensor
+    other_labels: Tensor | None = None
+    weight: Tensor | None = None
+
+
 def _check_a_gpu_each(processes: Processes) -> None:
     n_gpus = torch.cuda.device_count() if pick_device().type == "cuda" else None
     if n_gpus is not None and processes.n_on_this_machine > n_gpus:
@@ -90,6 +103,7 @@ class Trainer:
         torch.use_deterministic_algorithms(config.deterministic)
         torch.backends.cudnn.benchmark = not config.deterministic
         self.device = self.fabric.device
+        self.reads_ahead = self.device.type == "cuda"  # on a CPU, reading would take cores from computing
         if processes.n > 1:
             model = synchronise_batch_norm(model, self.device)
         self.bare_model = on_device(model, self.device)
@@ -241,37 +255,48 @@ class Trainer:
         losses = torch.zeros(len(batches), device=self.device)
         checked = self.steps_done
         checks_every = 1 if self.device.type == "cpu" else GPU_CHECKS_EVERY
+
+        def share(step: int) -> np.ndarray:
+            return np.array_split(batches[step], processes.n)[processes.rank]
+
+        def make(step: int) -> Batch:
+            return _batch(train, share(step), draw, mixup, self.device)
+
         self.model.train()
-        for step in range(self.steps_done, len(batches)):
-            if processes.n == 1 or step % checks_every == 0:
-                stop, save = self._agreed(control)
-                if stop:
-                    return False
-                if save:
-                    control.save()
-            lr = learning_rate(epoch + (step + 0.5) / len(batches), config)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            torch.manual_seed(_step_seed(config.seed, epoch, step, processes.rank))  # dropout; a restart draws the same
-            share = np.array_split(batches[step], processes.n)[processes.rank]
-            with explained_out_of_memory(OUT_OF_MEMORY):
-                loss, n_right = self._loss(train, share, draw, mixup)
-                losses[step] = loss.detach()
-                if (step + 1) % checks_every == 0 or step + 1 == len(batches):
-                    self._check(losses[checked : step + 1], checked, batches, train)
-                    checked = step + 1
-                self.optimizer.zero_grad()
-                self.fabric.backward(loss * (len(share) * processes.n / len(batches[step])))
-                if config.clip_grad_norm is not None:
-                    self.fabric.clip_gradients(
-                        self.model, self.optimizer, max_norm=config.clip_grad_norm, error_if_nonfinite=False
-                    )
-                self.optimizer.step()
-            if self.average is not None:
-                self.average.update(self.bare_model)
-            self._sums += torch.stack((loss.detach().double() * len(share), n_right.double()))
-            self.steps_done = step + 1
-            progress.set_postfix_str(f"batch {step + 1}/{len(batches)}", refresh=False)
+        with _made_ahead(make, len(batches), self.device) if self.reads_ahead else contextlib.nullcontext(make) as take:
+            for step in range(self.steps_done, len(batches)):
+                if processes.n == 1 or step % checks_every == 0:
+                    stop, save = self._agreed(control)
+                    if stop:
+                        return False
+                    if save:
+                        control.save()
+                lr = learning_rate(epoch + (step + 0.5) / len(batches), config)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = lr
+                n = len(share(step))
+                with explained_out_of_memory(OUT_OF_MEMORY):
+                    batch = take(step)
+                    torch.manual_seed(
+                        _step_seed(config.seed, epoch, step, processes.rank)
+                    )  # dropout; same after a restart
+                    loss, n_right = self._loss(batch)
+                    losses[step] = loss.detach()
+                    if (step + 1) % checks_every == 0 or step + 1 == len(batches):
+                        self._check(losses[checked : step + 1], checked, batches, train)
+                        checked = step + 1
+                    self.optimizer.zero_grad()
+                    self.fabric.backward(loss * (n * processes.n / len(batches[step])))
+                    if config.clip_grad_norm is not None:
+                        self.fabric.clip_gradients(
+                            self.model, self.optimizer, max_norm=config.clip_grad_norm, error_if_nonfinite=False
+                        )
+                    self.optimizer.step()
+                if self.average is not None:
+                    self.average.update(self.bare_model)
+                self._sums += torch.stack((loss.detach().double() * n, n_right.double()))
+                self.steps_done = step + 1
+                progress.set_postfix_str(f"batch {step + 1}/{len(batches)}", refresh=False)
         return True
 
     def _agreed(self, control: Control) -> tuple[bool, bool]:
@@ -283,29 +308,20 @@ class Trainer:
             self._sums = total.to(self.device) if self.processes.is_first else torch.zeros_like(self._sums)
         return stop, save
 
-    def _loss(
-        self, train: ClipDataset[Any], indices: np.ndarray, draw: Any, mixup: MixupDraw | None
-    ) -> tuple[Tensor, Tensor]:
-        """The mean loss over the clips `indices`, and for how many the model was right."""
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The mean loss over a batch, and for how many of its clips the model was right."""
         smoothing = self.config.label_smoothing
-        inputs = _batch(train, indices, draw, self.device)
-        labels = to_device(train.labels[indices], self.device)
-        if mixup is None:
-            logits = self.model(*inputs)
+        logits = self.model(*batch.inputs)
+        if batch.weight is None or batch.other_labels is None:
             own_loss: Tensor | float = 0.0
             if isinstance(logits, tuple):  # a model may add a loss of its own
                 logits, own_loss = logits
-            loss = own_loss + functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+            loss = own_loss + functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
         else:
-            partner = mixup.partner[indices]
-            weight = to_device(mixup.weight[indices], self.device)
-            others = _batch(train, partner, draw, self.device)
-            logits = self.model(*(_mixed(mine, other, weight) for mine, other in zip(inputs, others, strict=True)))
-            other_labels = to_device(train.labels[partner], self.device)
-            own = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
-            theirs = functional.cross_entropy(logits, other_labels, reduction="none", label_smoothing=smoothing)
-            loss = (weight * own + (1 - weight) * theirs).mean()
-        return loss, (logits.detach().argmax(dim=1) == labels).sum()
+            own = functional.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=smoothing)
+            theirs = functional.cross_entropy(logits, batch.other_labels, reduction="none", label_smoothing=smoothing)
+            loss = (batch.weight * own + (1 - batch.weight) * theirs).mean()
+        return loss, (logits.detach().argmax(dim=1) == batch.labels).sum()
 
     def _check(self, losses: Tensor, first_step: int, batches: list[np.ndarray], train: ClipDataset[Any]) -> None:
         """Stop where a loss is not finite or has exploded, on any process.
@@ -327,8 +343,43 @@ class Trainer:
                     )
 
 
-def _batch(train: ClipDataset[Any], indices: np.ndarray, draw: Any, device: torch.device) -> tuple[Tensor, ...]:
-    """A training batch.
+@contextlib.contextmanager
+def _made_ahead(make: Callable[[int], Batch], n_steps: int, device: torch.device) -> Iterator[Callable[[int], Batch]]:
+    """`make`, for steps in order, the next one in a thread while the caller works on the last."""
+
+    def begin() -> None:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+
+    with ThreadPoolExecutor(1, initializer=begin) as thread:
+        ahead: dict[int, Future[Batch]] = {}
+
+        def take(step: int) -> Batch:
+            batch = (ahead.pop(step, None) or thread.submit(make, step)).result()
+            if step + 1 < n_steps:
+                ahead[step + 1] = thread.submit(make, step + 1)
+            return batch
+
+        yield take
+
+
+def _batch(
+    train: ClipDataset[Any], indices: np.ndarray, draw: Any, mixup: MixupDraw | None, device: torch.device
+) -> Batch:
+    """A training batch of the clips `indices`, mixed with others where `mixup` is drawn."""
+    inputs = _inputs(train, indices, draw, device)
+    labels = to_device(train.labels[indices], device)
+    if mixup is None:
+        return Batch(inputs, labels)
+    partner = mixup.partner[indices]
+    weight = to_device(mixup.weight[indices], device)
+    others = _inputs(train, partner, draw, device)
+    mixed = tuple(_mixed(mine, other, weight) for mine, other in zip(inputs, others, strict=True))
+    return Batch(mixed, labels, to_device(train.labels[partner], device), weight)
+
+
+def _inputs(train: ClipDataset[Any], indices: np.ndarray, draw: Any, device: torch.device) -> tuple[Tensor, ...]:
+    """What the model sees of the clips.
 
     Raises:
         RuntimeError, ValueError, IndexError, OSError: as they came, with a note that names the clip.
