@@ -1,8 +1,10 @@
 """How a stage or a command begins and ends: logging, signals, and errors as messages with an exit code."""
 
+import atexit
 import contextlib
 import errno
 import functools
+import gc
 import io
 import logging
 import os
@@ -48,6 +50,7 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
 
     @functools.wraps(main)
     def wrapped() -> None:
+        atexit.register(gc.freeze)  # at its end Python would look through all that PyTorch and MLflow have made (0.7 s)
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

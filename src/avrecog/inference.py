@@ -1,5 +1,6 @@
 """A trained model made ready to predict: from its checkpoint, folded, on its device."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
+from torch.overrides import TorchFunctionMode
 
 from avrecog.checkpoints import check_weights, load_checkpoint, load_weights
 from avrecog.config import plain, validate
@@ -59,13 +61,25 @@ def load_model(path: Path, expected_name: str | None = None) -> TrainedModel:
     except (ConfigError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: its configuration can't be read: {error}") from None
     classes = [str(label) for label in checkpoint["classes"]]
-    with torch.device("meta"):  # the shapes alone first: a false configuration may ask for any amount of memory
+    with torch.device("meta"), _Undrawn():  # the shapes alone first: a false configuration may ask for any amount of memory
         check_weights(_built(path, config, len(classes)), checkpoint["weights"], str(path))
     network = _built(path, config, len(classes))
     load_weights(network, checkpoint["weights"], str(path))
     return TrainedModel(
         name, network.eval(), config, front_end, classes, int(checkpoint["typical_rows"]), int(checkpoint["epoch"])
     )
+
+
+class _Undrawn(TorchFunctionMode):
+    """Random weights are not drawn: what has no memory needs none, and PyTorch would load its compiler for it (1 s)."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == nn.init.__name__:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
 
 
 def _built(path: Path, config: ModelConfig, n_classes: int) -> nn.Module:

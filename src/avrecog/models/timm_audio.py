@@ -1,6 +1,5 @@
 """Any timm network on log-mel: one input channel, its own classifier. B batch, T mel frames, M mel bands, K classes."""
 
-import timm
 from torch import Tensor, nn
 
 from avrecog.models.standardise import Standardise
@@ -11,6 +10,8 @@ class TimmAudio(nn.Module):
 
     def __init__(self, backbone: str, n_classes: int, dropout: float = 0.5, pretrained: bool = False) -> None:
         """Build timm's `backbone`; with `pretrained`, timm's weights with the first layer summed over colours."""
+        import timm  # late: it takes 2 s
+
         super().__init__()
         self.standardise = Standardise([0.0], [1.0])
         self.backbone = timm.create_model(

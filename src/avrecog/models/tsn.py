@@ -7,8 +7,6 @@ the mean picture of the snippet is taken off; and `width` scales a ResNet's chan
 B batch, N segments, C channels (3 for each frame of a snippet), H W height and width, D features, K classes.
 """
 
-import timm
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from avrecog.models.standardise import Standardise
@@ -38,6 +36,9 @@ class Tsn(nn.Module):
             pretrained: begin with timm's ImageNet weights.
             motion: show each frame less the mean picture of its snippet.
         """
+        import timm  # late, as it takes 2 s and the networks of our own need none of it
+        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
         super().__init__()
         self.motion = motion
         self.standardise = Standardise(IMAGENET_DEFAULT_MEAN * snippet, IMAGENET_DEFAULT_STD * snippet)

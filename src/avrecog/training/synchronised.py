@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 import torch.distributed
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from avrecog.errors import ConfigError
@@ -19,6 +18,8 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
         ConfigError: if the model has a kind of batch norm that can't be synchronised on the CPU.
     """
     if device.type == "cuda":
+        from timm.layers import convert_sync_batchnorm  # late: it takes 2 s
+
         return convert_sync_batchnorm(model)
     for name, module in model.named_modules():
         if type(module) is nn.BatchNorm2d:
