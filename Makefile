@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format fuzz chaos errors ui lock clean
+.PHONY: help install demo test test-slow check format fuzz chaos bench errors ui lock clean
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -53,6 +53,11 @@ fuzz: $(READY) ## 10,000 mutated inputs for each file format (4 minutes)
 
 chaos: $(READY) ## kill the pipeline at 20 random moments and compare what it ends on (45 minutes)
 	PYTHONPATH=src python tests/chaos.py
+
+bench: $(READY) ## run every benchmark on a quiet machine and write BENCHMARKS.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	LWS_USE_CYTHON=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation lws==1.2.8
+	PYTHONPATH=src OMP_NUM_THREADS=1 python benchmarks/run_all.py
 
 errors: $(READY) ## write docs/errors.md from the cases that the tests run
 	PYTHONPATH=src:tests python tests/bad_input/table.py

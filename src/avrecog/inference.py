@@ -61,7 +61,10 @@ def load_model(path: Path, expected_name: str | None = None) -> TrainedModel:
     except (ConfigError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: its configuration can't be read: {error}") from None
     classes = [str(label) for label in checkpoint["classes"]]
-    with torch.device("meta"), _Undrawn():  # the shapes alone first: a false configuration may ask for any amount of memory
+    with (
+        torch.device("meta"),
+        _Undrawn(),
+    ):  # the shapes alone first: a false configuration may ask for any amount of memory
         check_weights(_built(path, config, len(classes)), checkpoint["weights"], str(path))
     network = _built(path, config, len(classes))
     load_weights(network, checkpoint["weights"], str(path))
