@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import logsumexp, softmax
 
 from avrecog import metrics
 from avrecog.config import validate
 from avrecog.errors import ConfigError, ScoreError
-from avrecog.fusion import FuseConfig, FusionObjective, fuse, normalise
+from avrecog.fusion import BLOCK, FuseConfig, FusionObjective, fuse, normalise
+from avrecog.fusion_methods import Fusion, calibrated, fit_temperature, logarithms
 
 
 def random_stack(seed: int, n_models: int, n_clips: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,3 +83,42 @@ def test_the_section_is_validated():
         validate(FuseConfig, {"objective": "top2"}, "fuse")
     with pytest.raises(ConfigError, match="fuse.n_trials: expected a number above 0, got 0"):
         validate(FuseConfig, {"n_trials": 0}, "fuse")
+
+
+def test_many_clips_taken_some_at_a_time_are_fused_as_all_at_once():
+    stack, labels = random_stack(3, 2, 2 * BLOCK + 7, 5)
+    weights, temperatures = np.array([0.3, 0.7]), np.array([0.5, 2.0])
+    logs = logarithms(stack).astype(np.float64)
+    summed = np.tensordot(weights, logs, axes=1)
+    own = summed[np.arange(len(labels)), labels]
+
+    objective = FusionObjective(logarithms(stack), labels, "log_loss", "log")
+    assert objective.log_loss(weights) == pytest.approx((logsumexp(summed, axis=1) - own).mean(), abs=1e-12)
+    np.testing.assert_allclose(
+        fuse(stack, weights), np.tensordot(weights, stack.astype(np.float64), axes=1), atol=1e-15
+    )
+    np.testing.assert_allclose(
+        calibrated(stack, temperatures), softmax(logs / temperatures[:, None, None], axis=2), atol=1e-6
+    )
+    by_logs = Fusion("log_weights", ("a", "b"), weights, np.ones(2), exponent=1.5)
+    np.testing.assert_allclose(by_logs(stack), softmax(1.5 * summed, axis=1), atol=1e-6)
+
+
+def test_the_temperature_is_the_one_of_least_log_loss_over_many_clips():
+    stack, labels = random_stack(4, 1, 2 * BLOCK + 7, 5)
+    logs = logarithms(stack[0]).astype(np.float64)
+
+    def loss(temperature: float) -> float:
+        scaled = logs / temperature
+        return float((logsumexp(scaled, axis=1) - scaled[np.arange(len(labels)), labels]).mean())
+
+    found = fit_temperature(logs, labels)
+    assert loss(found) <= min(loss(found * 0.99), loss(found * 1.01), loss(1.0))
+
+
+def test_accuracy_of_many_clips_counts_each_once():
+    stack, labels = random_stack(5, 3, 2 * BLOCK + 7, 5)
+    objective = FusionObjective(stack, labels)
+    for weights in np.random.default_rng(0).dirichlet(np.ones(3), 5):
+        right = metrics.correct_clips(fuse(stack, weights), labels).mean()
+        assert objective(weights) == pytest.approx(right, abs=1e-12)

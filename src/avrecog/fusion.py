@@ -3,11 +3,11 @@
 M models, N clips, K classes. Arrays only; which weights are best is `tuning.py`'s question.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, get_args
 
 import numpy as np
 from pydantic import Field, Strict
-from scipy.special import logsumexp
 
 from avrecog.config import Count, NonNegativeNumber, WholeNumber, section
 from avrecog.errors import ConfigError, ScoreError
@@ -17,6 +17,7 @@ Objective = Literal["top1", "mean_class_accuracy", "log_loss"]
 Domain = Literal["probability", "log"]
 Method = Literal["equal", "weights", "temperature", "log_weights", "stacking"]
 METHODS: tuple[Method, ...] = get_args(Method)  # from the fewest fitted numbers to the most
+BLOCK = 512  # clips at a time, so that what lies between two steps stays in the processor's cache
 
 
 @section
@@ -87,13 +88,10 @@ class FusionObjective:
         n_clips = values.shape[1]
         clips = np.arange(n_clips)
         own = values[:, clips, labels]  # (M, N)
-        rival = _not_below_everywhere(values, own)  # (N, K)
-        rival[clips, labels] = False
-        for view in (*values, values.sum(axis=0)):  # the strongest wrong class of each model and of all
-            wrong = view.copy()
-            wrong[clips, labels] = -np.inf
-            rival &= _not_below_everywhere(values, values[:, clips, wrong.argmax(axis=1)])
-        clip, rival_class = np.nonzero(rival)  # (P,) each: the pairs that can matter
+        rivals_of_blocks = [np.nonzero(_rivals(values[:, block], labels[block])) for block in blocks(n_clips)]
+        # (P,) each: the pairs that can matter
+        clip = np.concatenate([rows + number * BLOCK for number, (rows, _) in enumerate(rivals_of_blocks)])
+        rival_class = np.concatenate([classes for _, classes in rivals_of_blocks])
         rivals = values[:, clip, rival_class]  # (M, P)
         self._open = np.ones(n_clips, dtype=bool)  # no wrong class is above the true one for every model
         self._open[clip[(rivals > own[:, clip]).all(axis=0)]] = False
@@ -127,7 +125,36 @@ class FusionObjective:
         own = _weighted_sum(self._own, coefficients)
         if self._log_values is None:
             return mean_negative_log(own)
-        return float((logsumexp(_weighted_sum(self._log_values, coefficients), axis=1) - own).mean())
+        return float((_log_norms(self._log_values, coefficients) - own).mean())
+
+
+def blocks(n_clips: int) -> Iterator[slice]:
+    """All of n clips, some at a time."""
+    for begin in range(0, n_clips, BLOCK):
+        yield slice(begin, begin + BLOCK)
+
+
+def _log_norms(log_values: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """(N,) logarithms of the sums over the classes of exp(weighted sum of (M, N, K) logarithms)."""
+    norms = np.empty(log_values.shape[1])
+    for block in blocks(len(norms)):
+        fused = _weighted_sum(log_values[:, block], coefficients)
+        highest = fused.max(axis=1)
+        fused -= highest[:, None]
+        norms[block] = highest + np.log(np.exp(fused, out=fused).sum(axis=1))
+    return norms
+
+
+def _rivals(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N, K) booleans: the wrong classes that some weights may put above the true one."""
+    clips = np.arange(len(labels))
+    rival = _not_below_everywhere(values, values[:, clips, labels])
+    rival[clips, labels] = False
+    for view in (*values, values.sum(axis=0)):  # the strongest wrong class of each model and of all
+        wrong = view.copy()
+        wrong[clips, labels] = -np.inf
+        rival &= _not_below_everywhere(values, values[:, clips, wrong.argmax(axis=1)])
+    return rival
 
 
 def _not_below_everywhere(values: np.ndarray, bar: np.ndarray) -> np.ndarray:
@@ -141,7 +168,9 @@ def _not_below_everywhere(values: np.ndarray, bar: np.ndarray) -> np.ndarray:
 def _weighted_sum(arrays: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     # model by model, not as a BLAS product: that rounds differently with the array's layout, so a tie could be broken
     # one way while tuning and the other way in the report. Both are bound by memory and equally fast.
-    total = np.multiply(arrays[0], coefficients[0], dtype=np.float64)
-    for array, coefficient in zip(arrays[1:], coefficients[1:], strict=True):
-        total += np.multiply(array, coefficient, dtype=np.float64)
+    total = np.empty(arrays.shape[1:])
+    for block in blocks(len(total)):
+        np.multiply(arrays[0][block], coefficients[0], out=total[block], dtype=np.float64)
+        for array, coefficient in zip(arrays[1:], coefficients[1:], strict=True):
+            total[block] += np.multiply(array[block], coefficient, dtype=np.float64)
     return total

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avrecog.errors import ScoreError
-from avrecog.fusion import METHODS, Domain, FuseConfig, Method, Objective
+from avrecog.fusion import METHODS, Domain, FuseConfig, Method, Objective, fuse
 from avrecog.fusion_methods import (
     Fusion,
     Voices,
@@ -89,11 +89,12 @@ def fit_methods(
     if len(models) != len(probabilities) or len(set(models)) != len(models):
         raise ScoreError(f"models: expected {len(probabilities)} different names, got {', '.join(models) or 'none'}")
     order = np.argsort(np.asarray(clip_ids))
-    stack, truth, ids = probabilities[:, order], labels[order], [str(clip_ids[row]) for row in order]
+    truth, ids = labels[order], [str(clip_ids[row]) for row in order]
+    stack = probabilities if (np.diff(order) == 1).all() else probabilities[:, order]
     voices = distinct_voices(stack, truth)
     folds = validation_folds(ids, truth, min(config.n_folds, len(truth)))
     methods: dict[str, Fitted] = {}
-    for method in _wanted(config.methods, stack[list(voices.index)]):
+    for method in _wanted(config.methods, len(voices.index), *stack.shape[1:]):
         journal = studies / f"{method}.log" if studies is not None else None
         fusion, trials = _fit(method, stack, truth, ids, models, voices, config, journal)
         held_out = _held_out(method, stack, truth, ids, folds, models, voices, config)
@@ -107,8 +108,7 @@ def fit_methods(
     return methods
 
 
-def _wanted(methods: Sequence[Method] | None, stack: np.ndarray) -> Sequence[Method]:
-    n_models, n_clips, n_classes = stack.shape
+def _wanted(methods: Sequence[Method] | None, n_models: int, n_clips: int, n_classes: int) -> Sequence[Method]:
     if n_models == 1:  # but for copies and models that say nothing
         return ("equal",)
     if methods is not None:
@@ -175,7 +175,8 @@ def _fit(
 ) -> "tuple[Fusion, Sequence[Trial]]":
     """One method fitted on these clips, and the trials of its search."""
     n_models, n_classes = len(models), stack.shape[2]
-    own = stack[list(voices.index)]  # (M', N, K)
+    # (M', N, K), not a copy where all speak
+    own = stack if voices.index == tuple(range(n_models)) else stack[list(voices.index)]
     n_own = len(own)
     equal = Fusion("equal", tuple(models), voices.spread(np.full(n_own, 1 / n_own), n_models), np.ones(n_models))
     if method == "equal":
@@ -199,7 +200,7 @@ def _fit(
     weights = np.array([tuning.coefficients[name] for name in names])
     exponent = 1.0
     if domain == "log":
-        exponent = 1 / fit_temperature(np.tensordot(weights, values, axes=1), labels)
+        exponent = 1 / fit_temperature(fuse(values, weights), labels)
     fusion = replace(
         equal,
         method=method,

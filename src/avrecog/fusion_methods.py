@@ -26,7 +26,7 @@ from scipy.special import log_softmax, softmax
 
 from avrecog.atomic import atomic_path
 from avrecog.errors import ScoreError
-from avrecog.fusion import METHODS, fuse, normalise
+from avrecog.fusion import METHODS, blocks, fuse, normalise
 from avrecog.scores import read_entries
 
 SMALLEST_IN_LOG = 1e-6  # a probability below this counts as this in a logarithm, so that no model has a veto
@@ -83,11 +83,17 @@ class Fusion:
         """
         if len(probabilities) != len(self.models):
             raise ScoreError(f"expected scores of {', '.join(self.models)}, got those of {len(probabilities)} models")
+        if self.intercept is not None and probabilities.shape[2] != len(self.intercept):
+            raise ScoreError(f"expected {len(self.intercept)} classes, got {probabilities.shape[2]}")
+        fused = np.empty(probabilities.shape[1:])
+        for block in blocks(len(fused)):
+            fused[block] = self._of_block(probabilities[:, block])
+        return fused
+
+    def _of_block(self, probabilities: np.ndarray) -> np.ndarray:
         if self.method == "stacking":
             assert self.matrix is not None
             assert self.intercept is not None
-            if probabilities.shape[2] != len(self.intercept):
-                raise ScoreError(f"expected {len(self.intercept)} classes, got {probabilities.shape[2]}")
             return softmax(_features(probabilities) @ self.matrix + self.intercept, axis=1)
         if self.method == "log_weights":
             return softmax(self.exponent * fuse(logarithms(probabilities), self.weights), axis=1)
@@ -113,12 +119,16 @@ class Fusion:
 
 def logarithms(probabilities: np.ndarray) -> np.ndarray:
     """Log p with p no smaller than `SMALLEST_IN_LOG`."""
-    return np.log(np.maximum(probabilities, SMALLEST_IN_LOG))
+    result = np.maximum(probabilities, SMALLEST_IN_LOG)
+    return np.log(result, out=result)
 
 
 def calibrated(probabilities: np.ndarray, temperatures: np.ndarray) -> np.ndarray:
     """softmax(log p / T) of (M, N, K) probabilities, one temperature a model: float32."""
-    return softmax(logarithms(probabilities) / temperatures[:, None, None], axis=2).astype(np.float32)
+    result = np.empty(probabilities.shape, np.float32)
+    for block in blocks(probabilities.shape[1]):
+        result[:, block] = softmax(logarithms(probabilities[:, block]) / temperatures[:, None, None], axis=2)
+    return result
 
 
 def fit_temperature(log_values: np.ndarray, labels: np.ndarray) -> float:
@@ -128,10 +138,17 @@ def fit_temperature(log_values: np.ndarray, labels: np.ndarray) -> float:
         log_values: (N, K).
         labels: (N,) int64.
     """
-    clips = np.arange(len(labels))
+    highest = log_values.max(axis=1)
+    own = log_values[np.arange(len(labels)), labels].astype(np.float64) - highest
 
     def loss(log_temperature: float) -> float:
-        return -float(log_softmax(log_values / np.exp(log_temperature), axis=1)[clips, labels].mean())
+        temperature = np.exp(log_temperature)
+        log_norms = np.empty(len(labels))
+        for block in blocks(len(labels)):
+            scaled = np.subtract(log_values[block], highest[block, None], dtype=np.float64)
+            scaled /= temperature
+            log_norms[block] = np.log(np.exp(scaled, out=scaled).sum(axis=1))
+        return float((log_norms - own / temperature).mean())
 
     found = minimize_scalar(loss, bounds=(np.log(0.2), np.log(5)), method="bounded", options={"xatol": 1e-5})
     return float(f"{np.exp(found.x):.3g}")

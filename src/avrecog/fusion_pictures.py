@@ -59,17 +59,14 @@ def draw_fusion(
         return files
     if len(models) == 2:
         steps = np.linspace(0, 1, 101)
-        curves = {}
-        for split, (stack, table) in {"val": val, "test": test}.items():
-            objective = _objective(shown, stack, table, config)
-            curves[split] = np.array([objective(np.array([step, 1 - step])) for step in steps])
+        points = np.stack([steps, 1 - steps], axis=1)
+        curves = {split: _worth(points, shown, *each, config) for split, each in {"val": val, "test": test}.items()}
         plots.plot_fusion_curve(steps, curves, (models[0], models[1]), float(shown.weights[0]), picture, label)
     elif len(models) == 3:
         grid = np.array([(i, j, 20 - i - j) for i in range(21) for j in range(21 - i)]) / 20
-        objective = _objective(shown, *val, config)
-        area = np.array([objective(point) for point in grid])
-        points = (weights, values) if tried else (grid, area)
-        plots.plot_fusion_ternary(points[0], points[1], models, shown.weights, picture, (grid, area), f"{label} on val")
+        area = _worth(grid, shown, *val, config)
+        places, worths = (weights, values) if tried else (grid, area)
+        plots.plot_fusion_ternary(places, worths, models, shown.weights, picture, (grid, area), f"{label} on val")
     elif tried and len(models) > 3:
         plots.plot_fusion_parallel(weights, values, models, shown.weights, picture, f"{label} on val")
     else:
@@ -77,11 +74,12 @@ def draw_fusion(
     return [picture, *files]
 
 
-def _objective(shown: Fusion, stack: np.ndarray, table: ScoreTable, config: FuseConfig) -> FusionObjective:
-    """What weights are worth, in the domain in which the method takes them."""
+def _worth(points: np.ndarray, shown: Fusion, stack: np.ndarray, table: ScoreTable, config: FuseConfig) -> np.ndarray:
+    """What (P, M) weights are worth, in the domain in which the method takes them: (P,)."""
     domain: Domain = "probability"
     if shown.method == "log_weights":
         stack, domain = logarithms(stack), "log"
     elif shown.method == "temperature":
         stack = calibrated(stack, shown.temperatures)
-    return FusionObjective(stack, table.labels, config.objective, domain)
+    objective = FusionObjective(stack, table.labels, config.objective, domain)
+    return np.array([objective(point) for point in points])

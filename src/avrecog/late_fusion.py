@@ -7,7 +7,7 @@ numbers flatter; only those of test count.
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,9 @@ def fuse_models(
         LeakError: if a clip is in val and in test.
     """
     begin = time.perf_counter()
-    val, test = (join_scores([_read_split(scores_dir / model, split) for model in models]) for split in ("val", "test"))
-    val_stack, test_stack = stacked(val), stacked(test)
-    shared = np.intersect1d(val[0].clip_ids, test[0].clip_ids)
+    val, val_stack = _read_stack(scores_dir, models, "val")
+    # test is read again when it is used, so that its scores don't lie in memory while val's are fitted
+    shared = np.intersect1d(val[0].clip_ids, _read_stack(scores_dir, models, "test")[0][0].clip_ids)
     if len(shared):
         raise LeakError(
             f"{scores_dir}: clip {shared[0]} and {len(shared) - 1} more are in val and in test; run `dvc repro`"
@@ -79,6 +79,7 @@ def fuse_models(
     write_fusion(fusion_dir / "fusion.npz", fusion, val[0].classes)
     shown = "weights" if chosen in ("equal", "stacking") and "weights" in fusions else chosen
     tried = methods[shown].trials if shown in methods else ()
+    test, test_stack = _read_stack(scores_dir, models, "test")
     splits = {"val": Single.of(models, val_stack, val[0].labels), "test": Single.of(models, test_stack, test[0].labels)}
     found = {
         name: {
@@ -127,6 +128,13 @@ def fuse_models(
         files=[*files, plots_dir / "methods.csv", plots_dir / "predictions.csv", metrics_path],
         facts={"fusion.method": chosen},
     )
+
+
+def _read_stack(scores_dir: Path, models: Sequence[str], split: str) -> tuple[list[ScoreTable], np.ndarray]:
+    """The tables of a split, of the same clips in one order, and their (M, N, K) probabilities, which they share."""
+    tables = join_scores([_read_split(scores_dir / model, split) for model in models])
+    stack = stacked(tables)
+    return [replace(table, scores=rows, kind="probabilities") for table, rows in zip(tables, stack, strict=True)], stack
 
 
 def _read_split(folder: Path, split: str) -> ScoreTable:

@@ -37,7 +37,7 @@ class Trial:
     number: int
     coefficients: dict[str, float]  # model -> weight, sum 1
     value: float  # of the objective, more is better
-    log_loss: float  # nats
+    log_loss: float | None  # nats, of the trials that are worth most, among which it decides
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ def tune_coefficients(
         for number in range(len(memory.trials), n_trials):
             trial = _tried(memory, number, first, models, objective, config.seed)
             journal.add_trial(trial)
-        trials = [_read_trial(trial, models, objective) for trial in memory.get_trials(deepcopy=False)]
+        tried = memory.get_trials(deepcopy=False)
+        most = max(round(float(trial.values[0]), 12) for trial in tried)
+        trials = [_read_trial(trial, models, objective, most) for trial in tried]
     best = max(trials, key=_merit)
     return Tuning(best.coefficients, best.value, trials)
 
@@ -118,20 +120,23 @@ def _tried(
     return memory.tell(trial, objective(coefficients))
 
 
-def _read_trial(trial: optuna.trial.FrozenTrial, models: Sequence[str], objective: FusionObjective) -> Trial:
+def _read_trial(
+    trial: optuna.trial.FrozenTrial, models: Sequence[str], objective: FusionObjective, most: float
+) -> Trial:
     coefficients = _coefficients(np.array([trial.params[model] for model in models]))
     return Trial(
         number=trial.number,
         coefficients=dict(zip(models, coefficients.tolist(), strict=True)),
         value=float(trial.values[0]),
-        log_loss=objective.log_loss(coefficients),
+        log_loss=objective.log_loss(coefficients) if round(float(trial.values[0]), 12) == most else None,
     )
 
 
 def _merit(trial: Trial) -> tuple[float, float, float]:
     weights = np.array(list(trial.coefficients.values()))
     # rounded, so that the last bits of a sum decide nothing
-    return round(trial.value, 12), -round(trial.log_loss, 12), -float(((weights - 1 / len(weights)) ** 2).sum())
+    log_loss = np.inf if trial.log_loss is None else round(trial.log_loss, 12)
+    return round(trial.value, 12), -log_loss, -float(((weights - 1 / len(weights)) ** 2).sum())
 
 
 def _first_points(n_models: int) -> list[np.ndarray]:
