@@ -5,15 +5,14 @@ the exported network, calibrated on random views.
 """
 
 import os
-from pathlib import Path
 
 import torch
 from comparing import Row, Times, at_least, in_turns, show
 
 from avrecog.config import validate
-from avrecog.engines import lacking_to_compile, start_engine, to_onnx
+from avrecog.engines import lacking_to_compile, start_engine
 from avrecog.hardware import device_name, on_device, pick_device
-from avrecog.inference import TrainedModel, folded
+from avrecog.inference import TrainedModel
 from avrecog.inputs import FrontEnd
 from avrecog.logmel import AudioConfig, LogMelConfig
 from avrecog.models.build import ModelSection, build_model

@@ -128,7 +128,8 @@ def _sndfile(path: Path, sample_rate: int, start_s: float, stop_s: float | None)
         first = min(int(max(0.0, start_s - RUN_UP_S) * rate) // whole * whole, file.frames)
         stop = file.frames if stop_s is None else min(file.frames, math.ceil((stop_s + RUN_OUT_S) * rate))
         try:
-            file.seek(first)
+            if first:
+                file.seek(first)  # to 0 it would cost a Vorbis file its first page again
             yield _sndfile_blocks(file, stop - first), first / rate, 0.0
         except soundfile.LibsndfileError as error:
             raise MediaError(f"{path}: can't be decoded ({error})") from None
