@@ -107,7 +107,8 @@ def test_onnxruntime_gives_the_scores_of_the_plain_network_for_any_batch(trained
 
 
 @pytest.mark.parametrize("section", some(SECTIONS))
-def test_the_folded_network_gives_the_scores_of_the_plain_one(trained, section):
+def test_the_folded_network_gives_the_scores_of_the_plain_one(trained, section, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # ten bits on a GPU, which differ by more
     model = load_model(trained(section))
     inputs = model.example(3, pick_device())
     network = start_engine("torch", model, pick_device())
@@ -159,6 +160,7 @@ def test_onnxruntime_computes_in_the_precision_of_the_weights():
         engine_precision("onnxruntime", "bf16-mixed")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="compares with scores of the CPU")
 @pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime-int8"])
 def test_stage_test_runs_another_engine_and_says_so(project, engine):
     metrics = project / "results/metrics/test/audio.json"

@@ -11,6 +11,7 @@ import torch
 from avrecog import extraction
 from avrecog.errors import ConfigError, LockError, MediaError
 from avrecog.extraction import extract_all
+from avrecog.hardware import pick_device
 from avrecog.logmel import FRONT_ENDS, AudioConfig, LogMel, LogMelConfig
 from avrecog.manifests.clip import Clip
 from avrecog.media.audio import decode_audio
@@ -318,7 +319,12 @@ def test_long_clips_go_by_way_of_files_and_their_rows_are_the_same(media, tmp_pa
     assert not in_pieces
     monkeypatch.setattr(extraction, "MOST_HELD", 5_000)
     extract_all(clips, tmp_path / "spooled", audio, VIDEO, 0.0)
-    assert in_pieces == [f"{modality} {clip_id}" for clip_id in ("whole", "part") for modality in ("audio", "video")]
+    sounds = [each for each in in_pieces if each.startswith("audio")]
+    assert [each for each in in_pieces if each.startswith("video")] == ["video whole", "video part"]
+    if pick_device().type == "cpu":
+        assert sounds == ["audio whole", "audio part"]
+    else:  # waveforms come to the GPU, and are longer than their log-mel
+        assert sounds == ["audio whole", "audio short", "audio part"]
     for modality in ("audio", "video"):
         held, found = Store(tmp_path / "held" / modality), Store(tmp_path / "spooled" / modality)
         found.verify()
