@@ -168,9 +168,8 @@ def _not_below_everywhere(values: np.ndarray, bar: np.ndarray) -> np.ndarray:
 def _weighted_sum(arrays: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     # model by model, not as a BLAS product: that rounds differently with the array's layout, so a tie could be broken
     # one way while tuning and the other way in the report. Both are bound by memory and equally fast.
-    total = np.empty(arrays.shape[1:])
-    for block in blocks(len(total)):
-        np.multiply(arrays[0][block], coefficients[0], out=total[block], dtype=np.float64)
-        for array, coefficient in zip(arrays[1:], coefficients[1:], strict=True):
+    total = np.multiply(arrays[0], coefficients[0], dtype=np.float64)
+    for array, coefficient in zip(arrays[1:], coefficients[1:], strict=True):
+        for block in blocks(len(total)) if total.ndim > 1 else [slice(None)]:
             total[block] += np.multiply(array[block], coefficient, dtype=np.float64)
     return total
