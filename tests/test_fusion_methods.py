@@ -139,8 +139,8 @@ def test_an_overconfident_model_gets_a_temperature_above_one():
     logits[np.arange(2000), labels] += 1
     exact = log_softmax(logits, axis=1)
     drawn = (rng.random((2000, 1)) > np.cumsum(np.exp(exact), axis=1)).sum(axis=1)  # labels as sure as the model says
-    assert fit_temperature(exact, drawn) == pytest.approx(1, abs=0.1)
-    assert fit_temperature(3 * exact, drawn) == pytest.approx(3, abs=0.3)
+    assert fit_temperature(exact[None], np.ones(1), drawn) == pytest.approx(1, abs=0.1)
+    assert fit_temperature(3 * exact[None], np.ones(1), drawn) == pytest.approx(3, abs=0.3)
     assert calibrated(np.exp(exact)[None], np.ones(1))[0] == pytest.approx(np.exp(exact), abs=1e-5)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avrecog.errors import ScoreError
-from avrecog.fusion import METHODS, Domain, FuseConfig, Method, Objective, fuse
+from avrecog.fusion import METHODS, Domain, FuseConfig, Method, Objective
 from avrecog.fusion_methods import (
     Fusion,
     Voices,
@@ -22,13 +22,14 @@ from avrecog.fusion_methods import (
     fit_temperature,
     logarithms,
 )
-from avrecog.metrics import log_loss, mean_class_accuracy, top_k_accuracy
+from avrecog.metrics import correct_clips, mean_negative_log
 
 if TYPE_CHECKING:
     from avrecog.tuning import Trial
 
 log = logging.getLogger(__name__)
 
+ONE = np.ones(1)  # the weight of a single model
 STACKING_MOST = 500_000_000  # clips x models x classes x classes: some minutes for its sixty regressions
 
 
@@ -45,12 +46,23 @@ class Fitted:
 
 def worth(probabilities: np.ndarray, labels: np.ndarray, objective: Objective) -> float:
     """The objective's value of (N, K) probabilities; more is better (the log-loss is negated)."""
-    if objective == "top1":
-        value = top_k_accuracy(probabilities, labels, 1)
-    elif objective == "mean_class_accuracy":
-        value = mean_class_accuracy(probabilities, labels)
+    return _worth_of_clips(*_judged(probabilities, labels), labels, objective)
+
+
+def _judged(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) booleans, whether the top class is the true one, and (N,) probabilities of the true class."""
+    return correct_clips(probabilities, labels), probabilities[np.arange(len(labels)), labels]
+
+
+def _worth_of_clips(correct: np.ndarray, own: np.ndarray, labels: np.ndarray, objective: Objective) -> float:
+    if objective == "log_loss":
+        value = -mean_negative_log(own)
+    elif objective == "top1":
+        value = float(correct.mean())
     else:
-        value = -log_loss(probabilities, labels)
+        n_clips = np.bincount(labels)
+        occurs = n_clips > 0
+        value = float(np.mean(np.bincount(labels, weights=correct)[occurs] / n_clips[occurs]))
     return round(value, 12)  # so that the last bits of a sum decide nothing
 
 
@@ -97,13 +109,9 @@ def fit_methods(
     for method in _wanted(config.methods, len(voices.index), *stack.shape[1:]):
         journal = studies / f"{method}.log" if studies is not None else None
         fusion, trials = _fit(method, stack, truth, ids, models, voices, config, journal)
-        held_out = _held_out(method, stack, truth, ids, folds, models, voices, config)
+        value = worth(fusion(stack), truth, config.objective)
         methods[method] = Fitted(
-            fusion,
-            trials,
-            value=worth(fusion(stack), truth, config.objective),
-            held_out=worth(held_out, truth, config.objective) if held_out is not None else None,
-            held_out_log_loss=round(log_loss(held_out, truth), 12) if held_out is not None else None,
+            fusion, trials, value, *_held_out(method, stack, truth, ids, folds, models, voices, config)
         )
     return methods
 
@@ -150,17 +158,17 @@ def _held_out(
     models: Sequence[str],
     voices: Voices,
     config: FuseConfig,
-) -> np.ndarray | None:
-    """(N, K) fused probabilities of each clip by a fit on the clips of other folds; None for a single clip."""
+) -> tuple[float | None, float | None]:
+    """The objective's value and the log-loss, each clip fused by a fit on other folds; None for a single clip."""
     if len(labels) < 2:
-        return None
-    result = np.zeros(stack.shape[1:])
+        return None, None
+    correct, own = np.empty(len(labels), bool), np.empty(len(labels))
     for fold in np.unique(folds):
         inside = folds != fold
         names = [name for name, kept in zip(ids, inside, strict=True) if kept]
         fusion, _ = _fit(method, stack[:, inside], labels[inside], names, models, voices, config, None)
-        result[~inside] = fusion(stack[:, ~inside])
-    return result
+        correct[~inside], own[~inside] = _judged(fusion(stack[:, ~inside]), labels[~inside])
+    return _worth_of_clips(correct, own, labels, config.objective), round(mean_negative_log(own), 12)
 
 
 def _fit(
@@ -189,18 +197,19 @@ def _fit(
     domain: Domain = "log" if method == "log_weights" else "probability"
     temperatures = np.ones(n_own)
     if method == "temperature":
-        temperatures = np.array([fit_temperature(logarithms(table), labels) for table in own])
+        temperatures = np.array([fit_temperature(logarithms(table[None]), ONE, labels) for table in own])
         own = calibrated(own, temperatures)
     from avrecog.tuning import tune_coefficients
 
     values = logarithms(own) if domain == "log" else own
+    del own, stack  # a fold's copy takes much memory
     # numbered: Optuna goes through parameters by name, and a copy's name must not change the order
     names = [f"{number} {models[index]}" for number, index in enumerate(voices.index, start=1)]
     tuning = tune_coefficients(values, labels, names, config, journal, domain)
     weights = np.array([tuning.coefficients[name] for name in names])
     exponent = 1.0
     if domain == "log":
-        exponent = 1 / fit_temperature(fuse(values, weights), labels)
+        exponent = 1 / fit_temperature(values, weights, labels)
     fusion = replace(
         equal,
         method=method,

@@ -131,24 +131,25 @@ def calibrated(probabilities: np.ndarray, temperatures: np.ndarray) -> np.ndarra
     return result
 
 
-def fit_temperature(log_values: np.ndarray, labels: np.ndarray) -> float:
-    """The T in [0.2, 5], to three digits, with the least log-loss of softmax(log_values / T).
+def fit_temperature(log_values: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> float:
+    """The T in [0.2, 5], to three digits, with the least log-loss of softmax(weighted sum of log_values / T).
 
     Args:
-        log_values: (N, K).
+        log_values: (M, N, K).
+        weights: (M,).
         labels: (N,) int64.
     """
-    highest = log_values.max(axis=1)
-    own = log_values[np.arange(len(labels)), labels].astype(np.float64) - highest
 
     def loss(log_temperature: float) -> float:
         temperature = np.exp(log_temperature)
-        log_norms = np.empty(len(labels))
+        losses = np.empty(len(labels))
         for block in blocks(len(labels)):
-            scaled = np.subtract(log_values[block], highest[block, None], dtype=np.float64)
+            scaled = fuse(log_values[:, block], weights)
+            scaled -= scaled.max(axis=1, keepdims=True)
             scaled /= temperature
-            log_norms[block] = np.log(np.exp(scaled, out=scaled).sum(axis=1))
-        return float((log_norms - own / temperature).mean())
+            own = scaled[np.arange(len(scaled)), labels[block]]
+            losses[block] = np.log(np.exp(scaled, out=scaled).sum(axis=1)) - own
+        return float(losses.mean())
 
     found = minimize_scalar(loss, bounds=(np.log(0.2), np.log(5)), method="bounded", options={"xatol": 1e-5})
     return float(f"{np.exp(found.x):.3g}")

@@ -1,5 +1,6 @@
 """Pictures of a late fusion: accuracy over the weights, the confusion matrix, the table of trials."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avrecog import plots
-from avrecog.fusion import Domain, FuseConfig, FusionObjective
+from avrecog.fusion import Domain, FuseConfig, FusionObjective, blocks
 from avrecog.fusion_methods import Fusion, calibrated, logarithms
 from avrecog.metrics import confusion_matrix
 from avrecog.scores import ScoreTable
@@ -41,7 +42,9 @@ def draw_fusion(
     """
     folder.mkdir(parents=True, exist_ok=True)
     confusion = folder / "fusion_confusion.png"
-    matrix = confusion_matrix(fused(test[0]), test[1].labels)
+    probabilities, labels = test[0], test[1].labels
+    counts = (confusion_matrix(fused(probabilities[:, block]), labels[block]) for block in blocks(len(labels)))
+    matrix = functools.reduce(np.add, counts)
     plots.plot_confusion(matrix, test[1].classes, confusion, title="Confusion on test, fused")
     files = [confusion]
     if tried:

@@ -64,7 +64,7 @@ def fuse_models(
     begin = time.perf_counter()
     val, val_stack = _read_stack(scores_dir, models, "val")
     # test is read again when it is used, so that its scores don't lie in memory while val's are fitted
-    shared = np.intersect1d(val[0].clip_ids, _read_stack(scores_dir, models, "test")[0][0].clip_ids)
+    shared = np.intersect1d(val[0].clip_ids, _read_tables(scores_dir, models, "test")[0].clip_ids)
     if len(shared):
         raise LeakError(
             f"{scores_dir}: clip {shared[0]} and {len(shared) - 1} more are in val and in test; run `dvc repro`"
@@ -132,9 +132,13 @@ def fuse_models(
 
 def _read_stack(scores_dir: Path, models: Sequence[str], split: str) -> tuple[list[ScoreTable], np.ndarray]:
     """The tables of a split, of the same clips in one order, and their (M, N, K) probabilities, which they share."""
-    tables = join_scores([_read_split(scores_dir / model, split) for model in models])
+    tables = _read_tables(scores_dir, models, split)
     stack = stacked(tables)
     return [replace(table, scores=rows, kind="probabilities") for table, rows in zip(tables, stack, strict=True)], stack
+
+
+def _read_tables(scores_dir: Path, models: Sequence[str], split: str) -> list[ScoreTable]:
+    return join_scores([_read_split(scores_dir / model, split) for model in models])
 
 
 def _read_split(folder: Path, split: str) -> ScoreTable:

@@ -45,14 +45,13 @@ def predictions_from(
     """
     ids = np.array(clip_ids, dtype=str)
     order = np.argsort(ids)
-    names, labels, probabilities = np.array(classes, dtype=str), labels[order], probabilities[order]
-    rows, top = np.arange(len(ids)), probabilities.argmax(axis=1)
+    names, labels, top = np.array(classes, dtype=str), labels[order], probabilities.argmax(axis=1)[order]
     return Predictions(
         ids[order],
         names[labels],
         names[top],
-        probabilities[rows, top].astype(np.float64),
-        probabilities[rows, labels].astype(np.float64),
+        probabilities[order, top].astype(np.float64),
+        probabilities[order, labels].astype(np.float64),
     )
 
 
