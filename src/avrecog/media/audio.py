@@ -4,8 +4,9 @@ FFmpeg decodes, by way of PyAV; of WAV and FLAC files libsndfile does, which is 
 resamples.
 """
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -165,24 +166,17 @@ def _ffmpeg(path: Path, sample_rate: int, start_s: float, stop_s: float | None) 
             raise MediaError(f"{path}: no audio stream; drop the row or leave audio out of pipeline.models")
         begin_s, file_begin_s = stream_begin_s(container, stream), origin_s(container)
         seek_before(container, stream, start_s)
-        frames = _frames(container, stream, file_begin_s, stop_s)
+        frames = container.decode(stream)
         first = next(frames, None)
-        if first is None:
+        end_s = math.inf if stop_s is None else stop_s + RUN_OUT_S
+        if first is None or _time_s(first, file_begin_s) >= end_s:
             yield iter(()), 0.0, begin_s
         else:
             number, rate = round(_time_s(first, file_begin_s) * first.sample_rate), first.sample_rate
             n_skipped = -number % _whole(rate, sample_rate)
-            yield _without(n_skipped, _ffmpeg_blocks(first, frames)), (number + n_skipped) / rate, begin_s
-
-
-def _frames(
-    container: av.container.InputContainer, stream: av.AudioStream, file_begin_s: float, stop_s: float | None
-) -> Iterator[av.AudioFrame]:
-    """Decoded frames up to `stop_s`."""
-    for frame in container.decode(stream):
-        if stop_s is not None and _time_s(frame, file_begin_s) >= stop_s + RUN_OUT_S:
-            return
-        yield frame
+            end_pts = (end_s + file_begin_s) / float(first.time_base or 1)
+            blocks = _ffmpeg_blocks(itertools.chain([first], frames), end_pts)
+            yield _without(n_skipped, blocks), (number + n_skipped) / rate, begin_s
 
 
 def _time_s(frame: av.AudioFrame, file_begin_s: float) -> float:
@@ -190,23 +184,22 @@ def _time_s(frame: av.AudioFrame, file_begin_s: float) -> float:
     return (frame.time if frame.time is not None else file_begin_s) - file_begin_s
 
 
-def _ffmpeg_blocks(first: av.AudioFrame, others: Iterator[av.AudioFrame]) -> Iterator[tuple[int, np.ndarray]]:
+def _ffmpeg_blocks(frames: Iterable[av.AudioFrame], end_pts: float) -> Iterator[tuple[int, np.ndarray]]:
     """Frames of a few hundred samples are put together: what is done with each in Python costs more than decoding."""
-    frame: av.AudioFrame | None = first
-    while frame is not None:  # another round where the file goes on in another form
-        form, rate, fifo = _form(frame), frame.sample_rate, av.AudioFifo()
-        while frame is not None and _form(frame) == form:
-            frame.pts = None  # a gap is no error: what comes after it follows at once
-            fifo.write(frame)
-            if fifo.samples >= BLOCK:
+    n_channels, rate, fifo = 0, 0, av.AudioFifo()
+    for frame in frames:
+        if frame.pts is not None and frame.pts >= end_pts:
+            break
+        if frame.sample_rate != rate or frame.layout.nb_channels != n_channels:  # the file goes on in another form
+            if fifo.samples:
                 yield rate, _mono(fifo.read())
-            frame = next(others, None)
-        if fifo.samples:
+            n_channels, rate, fifo = frame.layout.nb_channels, frame.sample_rate, av.AudioFifo()
+        frame.pts = None  # a gap is no error: what comes after it follows at once
+        fifo.write(frame)
+        if fifo.samples >= BLOCK:
             yield rate, _mono(fifo.read())
-
-
-def _form(frame: av.AudioFrame) -> tuple[str, str, int]:
-    return frame.format.name, frame.layout.name, frame.sample_rate
+    if fifo.samples:
+        yield rate, _mono(fifo.read())
 
 
 _FULL_SCALE = {"i1": 2.0**7, "u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31}
@@ -219,7 +212,7 @@ def _mono(frame: av.AudioFrame | None) -> np.ndarray:
     kind = samples.dtype.str[1:]
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
-    mono = samples.mean(axis=0, dtype=np.float32) if len(samples) > 1 else samples[0].astype(np.float32)
+    mono = samples.mean(axis=0, dtype=np.float32) if len(samples) > 1 else samples[0]
     if kind in _FULL_SCALE:
         mono = (mono - 128.0 if kind == "u1" else mono) / np.float32(_FULL_SCALE[kind])
     return mono.astype(np.float32, copy=False)
