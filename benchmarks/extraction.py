@@ -91,7 +91,7 @@ def main() -> None:
         times = in_turns(
             {
                 "reference": lambda: [reference(path) for path in sounds],
-                "ours": lambda: [hear(job) for job in sound_jobs],
+                "ours": lambda: [hear(group) for group in extraction._together(sound_jobs)],
                 "libsndfile": lambda: [soundfile.read(path, dtype="float32") for path in sounds],
                 "PyAV": lambda: [sound_alone(path) for path in sounds],
                 "decoded at its rate": lambda: [decode_audio(path, RATE) for path in sounds],
@@ -99,9 +99,9 @@ def main() -> None:
                 "log-mel": lambda: [
                     extraction._log_mel(hear.log_mel, waveform, torch.device("cpu")) for waveform in waveforms
                 ],
-                "aac": lambda: [hear(job) for job in film_jobs],
+                "aac": lambda: [hear(group) for group in extraction._together(film_jobs)],
                 "aac floor": lambda: [sound_alone(path) for path in films],
-                "frames": lambda: [see(job) for job in picture_jobs],
+                "frames": lambda: [see(group) for group in extraction._together(picture_jobs)],
                 "frames floor": lambda: [picture_alone(path) for path in films],
             },
             rounds=5,

@@ -255,11 +255,38 @@ def test_many_jobs_keep_the_order_of_the_manifest(clips, tmp_path, monkeypatch):
         "worker_pool",
         lambda _, n, start, arguments: ThreadPoolExecutor(n, initializer=start, initargs=arguments),
     )
-    many = [dataclasses.replace(clips[3], clip_id=f"clip {index}") for index in range(40)]
+    many = [dataclasses.replace(clips[3], clip_id=f"clip {index}") for index in range(100)]
     threads = torch.get_num_threads()
     extract_all(many, tmp_path / "out", AUDIO, None, 0.0)
     torch.set_num_threads(threads)
-    assert Store(tmp_path / "out/audio").clip_ids == [f"clip {index}" for index in range(40)]
+    assert Store(tmp_path / "out/audio").clip_ids == [f"clip {index}" for index in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("most", "most_s", "expected"), [(8, 60.0, [3, 1, 8, 1]), (8, 1.6, [3, 1, 3, 3, 3]), (1, 60.0, 13 * [1])]
+)
+def test_clips_decoded_together_are_stored_as_each_alone(clips, broken, tmp_path, monkeypatch, most, most_s, expected):
+    sounds = [dataclasses.replace(clips[3], clip_id=f"clip {index}") for index in range(12)]
+    sounds[5] = dataclasses.replace(broken, duration_s=0.5, has_video=False)
+    order = [*sounds[:3], clips[0], *sounds[3:]]
+    sizes = []
+    call = extraction._Extractor.__call__
+
+    def watched(self, jobs):
+        sizes.append(len(jobs))
+        return call(self, jobs)
+
+    monkeypatch.setattr(extraction._Extractor, "__call__", watched)
+    monkeypatch.setattr(extraction, "MOST_TOGETHER", most)
+    monkeypatch.setattr(extraction, "MOST_TOGETHER_S", most_s)
+    extract_all(order, tmp_path / "out", AUDIO, VIDEO, 0.2)
+    assert sizes == expected
+    store = Store(tmp_path / "out/audio")
+    assert store.clip_ids == [each.clip_id for each in order if each.clip_id != broken.clip_id]
+    extract_all([clips[3]], tmp_path / "alone", AUDIO, None, 0.0)
+    for each in sounds[:5] + sounds[6:]:
+        np.testing.assert_array_equal(store[each.clip_id], Store(tmp_path / "alone/audio")["sound"])
+    assert [row["clip_id"] for row in skipped(tmp_path / "out")] == [broken.clip_id]
 
 
 def test_a_second_extraction_into_the_same_folder_is_refused(clips, tmp_path):

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 MOST_HELD = 8 * 2**20  # bytes of a clip that a worker holds and sends; what is longer goes through a file
 CLIPS_PER_WORKER = 32  # fewer than this don't pay for starting one more process
+MOST_TOGETHER = 8  # clips of sound alone that a worker decodes one after another before it makes their log-mels
+MOST_TOGETHER_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -247,78 +249,99 @@ def _extracted(jobs: Sequence[Job], extractor: "_Extractor") -> Iterator[tuple[C
     """Every job's result, in the order of the jobs, worked on by all processors."""
     n_workers = min(n_processors(), math.ceil(len(jobs) / CLIPS_PER_WORKER))
     if n_workers < 2:
-        for job in jobs:
-            yield job[0], extractor(job)
+        for group in _together(jobs):
+            yield from zip((clip for clip, _, _ in group), extractor(group), strict=True)
         return
     with worker_pool(__name__, n_workers, _start_worker, (extractor,)) as pool:
-        waiting: deque[tuple[Clip, Future[Extracted]]] = deque()
-        for job in jobs:
-            waiting.append((job[0], pool.submit(_work, job)))
-            if len(waiting) > 8 * n_workers:  # enough to keep all busy, few enough to keep memory flat
-                clip, future = waiting.popleft()
-                yield clip, _result(clip, future)
-        for clip, future in waiting:
-            yield clip, _result(clip, future)
+        waiting: deque[tuple[Sequence[Job], Future[list[Extracted]]]] = deque()
+        for group in _together(jobs):
+            waiting.append((group, pool.submit(_work, group)))
+            if len(waiting) > 4 * n_workers:  # enough to keep all busy, few enough to keep memory flat
+                yield from _results(*waiting.popleft())
+        for group, future in waiting:
+            yield from _results(group, future)
 
 
-def _result(clip: Clip, future: "Future[Extracted]") -> Extracted:
-    """What came of a clip.
+def _together(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
+    """The jobs in groups, in their order; a clip whose picture is wanted is a group by itself."""
+    begin, seconds = 0, 0.0
+    for number, (clip, _, wants_picture) in enumerate(jobs):
+        seconds += clip.duration_s
+        full = number - begin == MOST_TOGETHER or seconds > MOST_TOGETHER_S
+        if number > begin and (full or wants_picture or jobs[begin][2]):
+            yield jobs[begin:number]
+            begin, seconds = number, clip.duration_s
+    if begin < len(jobs):
+        yield jobs[begin:]
+
+
+def _results(group: Sequence[Job], future: "Future[list[Extracted]]") -> Iterator[tuple[Clip, Extracted]]:
+    """What came of the clips of a group.
 
     Raises:
         MediaError: if a worker process has died, as FFmpeg can over a broken file, or for want of memory.
     """
+    clips = [clip for clip, _, _ in group]
     try:
-        return future.result()
+        yield from zip(clips, future.result(), strict=True)
     except BrokenProcessPool:
         raise MediaError(
-            f"{clip.path}: a process that was decoding this clip, or one of the few after it, has died (a file that "
-            f"crashes the decoder, or no memory left); drop the row, or run the same command again, which goes on here"
+            f"{clips[0].path}: a process that was decoding this clip, or one of the few after it, has died (a file "
+            f"that crashes the decoder, or no memory left); drop the row, or run the same command again, which goes on "
+            f"here"
         ) from None
 
 
 class _Extractor:
-    """Decodes one clip after the other."""
+    """Decodes some clips, then makes their log-mels: a processor is faster while it keeps to one kind of work."""
 
     def __init__(self, audio: AudioConfig | None, video: VideoConfig | None, folder: Path, makes_log_mel: bool) -> None:
         """Long clips go by way of files in `folder`."""
         self.audio, self.video, self.folder = audio, video, folder
         self.log_mel = LogMel(audio.logmel) if audio is not None and makes_log_mel else None
 
-    def __call__(self, job: Job) -> Extracted:
+    def __call__(self, jobs: Sequence[Job]) -> list[Extracted]:
+        decoded = [self._decoded(job) for job in jobs]
+        return [self._heard(clip, each) for (clip, _, _), each in zip(jobs, decoded, strict=True)]
+
+    def _decoded(self, job: Job) -> Extracted:
         clip, wants_audio, wants_video = job
         waveform = log_mel = frames = None
         problems = []
         if wants_audio and self.audio is not None:
+            path, rate = media_path(clip.path), self.audio.logmel.sample_rate
             try:
-                waveform, log_mel = self._hear(clip, self.audio.logmel)
+                if path.suffix == FEATURES:
+                    log_mel = read_features(path, clip.start_s, clip.stop_s)
+                else:
+                    waveform = self._held(audio_blocks(path, rate, clip.start_s, clip.stop_s), "waveform")
             except (AvrecogError, MemoryError) as error:
-                problems.append(str(error) or f"{clip.path}: too large for this machine's memory")
+                problems.append(_said(clip, error))
         if wants_video and self.video is not None:
             try:
                 pictures = video_frames(media_path(clip.path), self.video, clip.start_s, clip.stop_s)
                 frames = self._held((picture[None] for picture in pictures), "frames")
             except (AvrecogError, MemoryError) as error:
-                problems.append(str(error) or f"{clip.path}: too large for this machine's memory")
+                problems.append(_said(clip, error))
         return Extracted(waveform, log_mel, frames, tuple(dict.fromkeys(problems)))
 
-    def _hear(self, clip: Clip, config: LogMelConfig) -> tuple[Rows | None, Rows | None]:
-        """The waveform, or where it is made here the log-mel."""
-        path = media_path(clip.path)
-        if path.suffix == FEATURES:
-            return None, read_features(path, clip.start_s, clip.stop_s)
-
-        def blocks() -> Iterator[np.ndarray]:
-            return audio_blocks(path, config.sample_rate, clip.start_s, clip.stop_s)
-
-        waveform = self._held(blocks(), "waveform")
-        if self.log_mel is None:
-            return waveform, None
-        if not isinstance(waveform, Spooled):
-            return None, _log_mel(self.log_mel, waveform, torch.device("cpu"))
+    def _heard(self, clip: Clip, decoded: Extracted) -> Extracted:
+        """With the log-mel of its waveform, where it is made here."""
+        waveform = decoded.waveform
+        if waveform is None or self.log_mel is None:
+            return decoded
+        cpu = torch.device("cpu")
         try:
-            return None, self._held(_long_log_mel(config, waveform.pieces, torch.device("cpu")), "log_mel")
+            if isinstance(waveform, Spooled):
+                log_mel = self._held(_long_log_mel(self.log_mel.config, waveform.pieces, cpu), "log_mel")
+            else:
+                log_mel = _log_mel(self.log_mel, waveform, cpu)
+        except (AvrecogError, MemoryError) as error:
+            return replace(decoded, waveform=None, problems=(*decoded.problems, _said(clip, error)))
         finally:
-            waveform.path.unlink()
+            if isinstance(waveform, Spooled):
+                waveform.path.unlink()
+        return replace(decoded, waveform=None, log_mel=log_mel)
 
     def _held(self, pieces: Iterable[np.ndarray], name: str) -> Rows:
         """All pieces as one array, or in a file where they are too many."""
@@ -353,8 +376,12 @@ def _start_worker(extractor: _Extractor) -> None:
     _worker = extractor
 
 
-def _work(job: Job) -> Extracted:
-    return _worker(job)
+def _work(jobs: Sequence[Job]) -> list[Extracted]:
+    return _worker(jobs)
+
+
+def _said(clip: Clip, error: Exception) -> str:
+    return str(error) or f"{clip.path}: too large for this machine's memory"
 
 
 def _write_table(path: Path, column: str, rows: Sequence[tuple[Clip, str]]) -> None:
