@@ -48,7 +48,7 @@ format: $(READY) ## put the code into its format
 	ruff format src stages tests
 	ruff check --fix src stages tests
 
-fuzz: $(READY) ## 10,000 mutated inputs for each file format (4 minutes)
+fuzz: $(READY) ## 10,000 mutated inputs for each file format (10 minutes)
 	AVRECOG_FUZZ=10000 python -m pytest -s -q tests/fuzz
 
 chaos: $(READY) ## kill the pipeline at 20 random moments and compare what it ends on (45 minutes)
