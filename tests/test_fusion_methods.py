@@ -259,3 +259,14 @@ def test_stacking_is_left_out_where_it_would_take_long_and_that_is_said(monkeypa
 
 def test_logarithms_have_a_floor_so_that_no_model_has_a_veto():
     assert logarithms(np.array([0.0, 1.0])) == pytest.approx([np.log(1e-6), 0])
+
+
+def test_a_fusion_file_of_complex_numbers_is_refused(tmp_path):
+    path = tmp_path / "fusion.npz"
+    write_fusion(path, Fusion("weights", ("a", "b"), np.array([0.5, 0.5]), np.ones(2)), ["x", "y"])
+    assert read_fusion(path, ["x", "y"]).models == ("a", "b")
+    with np.load(path) as loaded:
+        parts = dict(loaded)
+    np.savez(path, **{**parts, "weights": parts["weights"].astype(np.complex128)})
+    with pytest.raises(ScoreError, match=r"fusion\.npz: weights: expected real numbers, got complex128"):
+        read_fusion(path, ["x", "y"])

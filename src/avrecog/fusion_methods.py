@@ -277,6 +277,10 @@ def read_fusion(path: Path, classes: Sequence[str]) -> Fusion:
     try:
         if [str(name) for name in np.atleast_1d(parts["classes"])] != list(classes):
             raise ScoreError(f"was fitted on other classes than {', '.join(classes[:3])}, ...")
+        numbers = ("weights", "temperatures", "exponent", "matrix", "intercept")
+        odd = [name for name in numbers if parts[name].dtype.kind not in "fiu"]
+        if odd:
+            raise ScoreError(f"{odd[0]}: expected real numbers, got {parts[odd[0]].dtype}")
         stacking = str(parts["method"]) == "stacking"
         return Fusion(
             method=str(parts["method"]),

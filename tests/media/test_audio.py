@@ -198,6 +198,15 @@ def test_libsndfile_gives_the_samples_that_ffmpeg_gives(tmp_path, monkeypatch, e
     np.testing.assert_allclose(found[40:n], expected[40:n], atol=2e-4)
 
 
+@pytest.mark.parametrize(("start_s", "stop_s"), [(0.0, None), (1.23, 1.9)])
+def test_ogg_vorbis_gives_the_samples_that_libsndfile_reads(tmp_path, start_s, stop_s):
+    path = of_two_channels(tmp_path / "a.ogg", "VORBIS")
+    expected = soundfile.read(path, dtype="float32")[0].mean(axis=1)
+    stop = None if stop_s is None else round(stop_s * 44_100)
+    expected = expected[round(start_s * 44_100) : stop]
+    np.testing.assert_allclose(decode_audio(path, 44_100, start_s, stop_s), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["a.ogg", "a.m4a"])
 def test_what_libsndfile_is_slower_or_other_with_is_ffmpegs(tmp_path, monkeypatch, name):
     tone = make_tone(tmp_path / name)  # Opus, AAC
