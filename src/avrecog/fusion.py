@@ -101,12 +101,7 @@ class FusionObjective:
         self._before = rival_class < labels[self._clip]  # ties go to the lower index
         self._objective = objective
         self._log_values = values if domain == "log" else None
-        per_class = np.bincount(labels)
-        self._clip_weight = (
-            1 / (per_class[labels] * np.count_nonzero(per_class))
-            if objective == "mean_class_accuracy"
-            else np.full(n_clips, 1 / n_clips)
-        )
+        self._clip_weight = clip_weights(labels, objective)
 
     def __call__(self, coefficients: np.ndarray) -> float:
         """The value of (M,) coefficients that sum to 1; more is better."""
@@ -117,8 +112,7 @@ class FusionObjective:
         beaten = (rivals > own) | ((rivals == own) & self._before)
         correct = self._open.copy()
         correct[self._clip[beaten]] = False
-        # rounded, so that equal shares summed in another order are equal
-        return round(float(self._clip_weight[correct].sum()), 12)
+        return share_of(correct, self._clip_weight)
 
     def log_loss(self, coefficients: np.ndarray) -> float:
         """The log-loss of the fused probabilities, in nats."""
@@ -126,6 +120,19 @@ class FusionObjective:
         if self._log_values is None:
             return mean_negative_log(own)
         return float((_log_norms(self._log_values, coefficients) - own).mean())
+
+
+def clip_weights(labels: np.ndarray, objective: Objective) -> np.ndarray:
+    """(N,) what each clip that is right adds to `top1` or `mean_class_accuracy`."""
+    if objective != "mean_class_accuracy":
+        return np.full(len(labels), 1 / len(labels))
+    per_class = np.bincount(labels)
+    return 1 / (per_class[labels] * np.count_nonzero(per_class))
+
+
+def share_of(correct: np.ndarray, weights: np.ndarray) -> float:
+    """The sum of the weights of the (N,) clips that are right, rounded so that in another order it is the same."""
+    return round(float(weights[correct].sum()), 12)
 
 
 def blocks(n_clips: int) -> Iterator[slice]:

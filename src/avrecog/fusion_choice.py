@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avrecog.errors import ScoreError
-from avrecog.fusion import METHODS, Domain, FuseConfig, Method, Objective
+from avrecog.fusion import METHODS, Domain, FuseConfig, Method, Objective, clip_weights, share_of
 from avrecog.fusion_methods import (
     Fusion,
     Voices,
@@ -56,14 +56,8 @@ def _judged(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
 
 def _worth_of_clips(correct: np.ndarray, own: np.ndarray, labels: np.ndarray, objective: Objective) -> float:
     if objective == "log_loss":
-        value = -mean_negative_log(own)
-    elif objective == "top1":
-        value = float(correct.mean())
-    else:
-        n_clips = np.bincount(labels)
-        occurs = n_clips > 0
-        value = float(np.mean(np.bincount(labels, weights=correct)[occurs] / n_clips[occurs]))
-    return round(value, 12)  # so that the last bits of a sum decide nothing
+        return round(-mean_negative_log(own), 12)  # so that the last bits of a sum decide nothing
+    return share_of(correct, clip_weights(labels, objective))
 
 
 def validation_folds(clip_ids: Sequence[str], labels: np.ndarray, n_folds: int) -> np.ndarray:
