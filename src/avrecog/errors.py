@@ -30,6 +30,10 @@ class MediaError(AvrecogError):
     """A media file can't be read as asked."""
 
 
+class NotMediaError(MediaError):
+    """A file that is no sound and no moving picture, and doesn't claim to be: text, a still picture, a playlist."""
+
+
 class StoreError(AvrecogError):
     """A feature store is missing, damaged or was made with other settings."""
 

@@ -24,13 +24,15 @@ class Clip:
     group: str  # clips of one group (a source recording, a speaker) never stand on two sides of a split
     fold: int | None
     start_s: float
-    stop_s: float  # half-open: [start_s, stop_s)
-    duration_s: float  # stop_s - start_s
+    stop_s: float | None  # half-open: [start_s, stop_s); None: to the end of the file, which nobody annotated
+    duration_s: float  # from start_s to stop_s or the file's end
     n_frames: int  # video frames between start_s and stop_s, by the file's own frame rate; 0 without a picture
     fps: float  # 0 without a picture
     sample_rate: int  # Hz; 0 without sound
     has_audio: bool
     has_video: bool
+    duration_estimated: bool = False  # duration_s is a guess: the file doesn't say where it ends
+    digest: str = ""  # SHA-256 of the file's content, so that other media give another manifest
 
 
 COLUMNS = [field.name for field in dataclasses.fields(Clip)]
@@ -132,18 +134,23 @@ def _clip(row: dict[str, str], where: str) -> Clip:
             group=row["group"],
             fold=int(row["fold"]) if row["fold"] else None,
             start_s=float(row["start_s"]),
-            stop_s=float(row["stop_s"]),
+            stop_s=float(row["stop_s"]) if row["stop_s"] else None,
             duration_s=float(row["duration_s"]),
             n_frames=int(row["n_frames"]),
             fps=float(row["fps"]),
             sample_rate=int(row["sample_rate"]),
             has_audio=_truth(row["has_audio"]),
             has_video=_truth(row["has_video"]),
+            duration_estimated=_truth(row["duration_estimated"]),
+            digest=row["digest"],
         )
     except (TypeError, ValueError) as error:
         raise ManifestError(f"{where}: {error}; run `dvc repro -f prepare`") from None
-    if not 0 <= clip.start_s < clip.stop_s or not math.isfinite(clip.stop_s):
+    stop_s = math.inf if clip.stop_s is None else clip.stop_s
+    if not 0 <= clip.start_s < stop_s or clip.stop_s == math.inf:
         raise ManifestError(f"{where}: expected 0 <= start_s < stop_s, got {clip.start_s} and {clip.stop_s}")
+    if not 0 < clip.duration_s < math.inf:
+        raise ManifestError(f"{where}: expected duration_s above 0, got {clip.duration_s}")
     return clip
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -81,7 +82,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
             kept.append(row)
         except MediaError as error:
             skipped.append({"clip_id": clip_id, "where": row.where, "reason": str(error)})
-    ends_cut = [clip.clip_id for row, clip in zip(kept, clips, strict=True) if (row.stop_s or 0) > clip.stop_s + 0.1]
+    ends_cut = [clip.clip_id for row, clip in zip(kept, clips, strict=True) if (row.stop_s or 0) > (clip.stop_s or math.inf) + 0.1]
     n_missing = sum(not file.exists() for file in files)
     report = {"n_clips": len(clips), "n_skipped": len(skipped), "n_missing": n_missing, "skipped": skipped}
     report["ends_cut"] = ends_cut  # annotated to end after their file does
@@ -225,7 +226,7 @@ def _passages(clips: Sequence[Clip], file_of: Mapping[str, str]) -> list[str]:
         if file_of[clip.clip_id] != file or clip.start_s >= stop_s:
             file, stop_s = file_of[clip.clip_id], 0.0
             passage = f"{file} from {clip.start_s:g} s"
-        stop_s = max(stop_s, clip.stop_s)
+        stop_s = max(stop_s, math.inf if clip.stop_s is None else clip.stop_s)
         names[clip.clip_id] = passage
     return [names[clip.clip_id] for clip in clips]
 

@@ -26,6 +26,8 @@ class Probe:
     duration_s: float
     sample_rate: int  # Hz; 0 without sound
     fps: float  # 0 without a picture
+    duration_estimated: bool = False  # no index or time stamp says how long it lasts: the number is a guess
+    notes: tuple[str, ...] = ()  # what was passed over, e.g. tracks without a decoder; for people
 
     @property
     def has_audio(self) -> bool:
