@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from avrecog.errors import LeakError, ManifestError
+from avrecog.manifests.stratified_cut import Cut, cut_off
 
 log = logging.getLogger(__name__)
 
@@ -24,75 +25,85 @@ def make_splits(
 ) -> dict[str, str]:
     """`clip_id -> train, val or test` for every clip.
 
-    The annotation's own splits stand; with `test_fold`, that fold is the test and the others are train. Where that
-    leaves no test, a stratified `test_fraction` is cut off, and where it leaves no val, a `val_fraction` of what is
-    train: seeded, whole groups only, never from test.
+    With `test_fold`, that fold is the test and the others are train. Else the annotation's own splits stand, and a clip
+    without one goes where its group goes that has one. Where that leaves no test, a stratified `test_fraction` of the
+    clips that still have no split is cut off, and where it leaves no val, a `val_fraction` of those that then have
+    none; the others are train. Where every clip has a split, what lacks is cut from train, never from val or test.
+
+    Cuts are seeded and take whole groups only. Where these don't give the fraction, the nearest cut is taken, and one
+    line says what was asked and what came.
 
     Raises:
-        ManifestError: if only some clips have a split, the fold does not exist, or a split stays empty.
+        ManifestError: if the fold does not exist or a clip has none, or there are too few groups for a split.
         LeakError: if a group stands on two sides.
     """
-    if test_fold is not None:
-        if test_fold not in folds:
-            known = ", ".join(str(fold) for fold in sorted({fold for fold in folds if fold is not None})) or "none"
-            raise ManifestError(f"data.test_fold: no clip has fold {test_fold}; the annotation's folds: {known}")
-        lacking = [clip_id for clip_id, fold in zip(clip_ids, folds, strict=True) if fold is None]
-        if lacking:
-            raise ManifestError(
-                f"data.test_fold: {len(lacking)} clips have no fold, the first is {lacking[0]}; fill the column"
-            )
-        if any(annotated):
-            log.warning("data.test_fold says what the test is, so that the annotation's column `split` is passed over")
-        splits = ["test" if fold == test_fold else "train" for fold in folds]
-    elif any(annotated):
-        lacking = [clip_id for clip_id, split in zip(clip_ids, annotated, strict=True) if split is None]
-        if lacking:
-            raise ManifestError(
-                f"{len(lacking)} clips have no split while others do, the first is {lacking[0]}; fill the column"
-            )
-        splits = [str(split) for split in annotated]
-    else:
-        splits = ["train"] * len(clip_ids)
-    if "test" not in splits:
-        splits = _cut(splits, labels, groups, test_fraction, "test", np.random.default_rng([seed, 1]))
-    if "val" not in splits:
-        splits = _cut(splits, labels, groups, val_fraction, "val", np.random.default_rng([seed, 0]))
-    check_groups(clip_ids, groups, splits, "group {group!r}")
+    if test_fold is not None and any(annotated):
+        log.warning("data.test_fold says what the test is, so that the annotation's column `split` is passed over")
+    named = annotated if test_fold is None else _by_fold(clip_ids, folds, test_fold)
+    known = [index for index, split in enumerate(named) if split is not None]
+    check_groups(
+        [clip_ids[index] for index in known],
+        [groups[index] for index in known],
+        [str(named[index]) for index in known],
+        "group {group!r}",
+    )
+    splits = _with_their_groups(groups, named)
+    fractions = {"test": test_fraction, "val": val_fraction}
+    to_cut = [name for name in fractions if name not in splits]
+    cuts: dict[str, Cut] = {}
+    for name in to_cut:
+        n_later = len(to_cut) - len(cuts) - 1
+        generator = np.random.default_rng([seed, 1 if name == "test" else 0])
+        cuts[name] = cut_off(labels, groups, splits, fractions[name], n_later, generator)
+        splits = [name if index in cuts[name].clips else split for index, split in enumerate(splits)]
+    result = [split or "train" for split in splits]
     for name in ("train", "val", "test"):
-        if name not in splits:
+        if name not in result:
             raise ManifestError(
-                f"split {name} is empty: {len(clip_ids)} clips in {len(set(groups))} groups are too few to cut it off; "
-                f"add clips, or raise data.val_fraction or data.test_fraction"
+                f"split {name} is empty: {len(clip_ids)} clips in {len(set(groups))} groups are too few to cut it off, "
+                f"since no group is torn; add clips, name smaller groups, or name each clip's split in a column `split`"
             )
-    return dict(zip(clip_ids, splits, strict=True))
+    if known and None in named:
+        counted = Counter(split for split, written in zip(result, named, strict=True) if written is None)
+        shares = ", ".join(f"{counted[name]} {name}" for name in ("train", "val", "test") if counted[name])
+        log.info("%d of %d clips have no split in the annotation: %s", counted.total(), len(result), shares)
+    if any(not cut.is_near for cut in cuts.values()):
+        log.warning("%s", _said(cuts, fractions))
+    return dict(zip(clip_ids, result, strict=True))
 
 
-def _cut(
-    splits: Sequence[str],
-    labels: Sequence[str],
-    groups: Sequence[str],
-    fraction: float,
-    name: str,
-    generator: np.random.Generator,
-) -> list[str]:
-    """`splits` with a stratified fraction of train renamed, group by group, until each class has given its share."""
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, split in enumerate(splits):
-        if split == "train":
-            members[groups[index]].append(index)
-    available = Counter(labels[index] for indices in members.values() for index in indices)
-    wanted = {label: round(count * fraction) for label, count in available.items()}
-    taken: Counter[str] = Counter()
-    result = list(splits)
-    order = sorted(members)
-    for position in generator.permutation(len(order)):
-        indices = members[order[position]]
-        gives = Counter(labels[index] for index in indices)
-        if all(taken[label] + count <= wanted[label] for label, count in gives.items()):
-            taken += gives
-            for index in indices:
-                result[index] = name
-    return result
+def _by_fold(clip_ids: Sequence[str], folds: Sequence[int | None], test_fold: int) -> list[str]:
+    """Test where the fold is `test_fold`, train elsewhere.
+
+    Raises:
+        ManifestError: if no clip has that fold, or a clip has none.
+    """
+    if test_fold not in folds:
+        known = ", ".join(str(fold) for fold in sorted({fold for fold in folds if fold is not None})) or "none"
+        raise ManifestError(f"data.test_fold: no clip has fold {test_fold}; the annotation's folds: {known}")
+    lacking = [clip_id for clip_id, fold in zip(clip_ids, folds, strict=True) if fold is None]
+    if lacking:
+        raise ManifestError(
+            f"data.test_fold: {len(lacking)} clips have no fold, the first is {lacking[0]}; fill the column"
+        )
+    return ["test" if fold == test_fold else "train" for fold in folds]
+
+
+def _with_their_groups(groups: Sequence[str], named: Sequence[str | None]) -> list[str | None]:
+    """The splits that are named, each for its whole group; None where no clip of a group has one."""
+    of_group = {group: split for group, split in zip(groups, named, strict=True) if split is not None}
+    return [split or of_group.get(group) for group, split in zip(groups, named, strict=True)]
+
+
+def _said(cuts: Mapping[str, Cut], fractions: Mapping[str, float]) -> str:
+    """What was asked for, and what came."""
+    asked = " and ".join(f"data.{name}_fraction {fractions[name]:g}" for name in cuts)
+    came = "; ".join(
+        f"{name} {len(cut.clips) / cut.n_clips_before:.2g} ({len(cut.clips):,} of {cut.n_clips_before:,} clips, "
+        f"{cut.n_groups:,} of {cut.n_groups_before:,} groups)"
+        for name, cut in cuts.items()
+    )
+    return f"{asked} can't be had with whole groups and a clip of each class; the nearest: {came}"
 
 
 def check_groups(clip_ids: Sequence[str], groups: Sequence[str], splits: Sequence[str], what: str) -> None:
