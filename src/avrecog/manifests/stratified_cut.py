@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 NEAR = 0.1  # a cut is what was asked for where no more than this part of the clips is missing or too many
-MOST_COMPARED = 10**8  # numbers in a step of the search; beyond, groups are taken and put back, but not exchanged
+MOST_COMPARED = 10**7  # numbers in a step of the search; beyond, groups are taken and put back, but not exchanged
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,22 @@ def cut_off(
     pool = _Pool(labels, groups, splits, fraction, n_later)
     order = generator.permutation(len(pool.names))
     chosen = pool.within_shares(order)
-    if not (pool.may_go(chosen.sum()) and pool.has_all(chosen) and pool.is_near(chosen, pool.wanted)):
+    taken, n_taken = pool.sums(chosen)
+    if not (pool.may_go(chosen.sum()) and pool.has_all(n_taken) and pool.is_near(taken, pool.wanted)):
         chosen = pool.nearest(chosen, order)
-    clips = frozenset(
-        index for name, is_taken in zip(pool.names, chosen, strict=True) if is_taken for index in pool.members[name]
+        taken, n_taken = pool.sums(chosen)
+    names = [name for name, is_chosen in zip(pool.names, chosen, strict=True) if is_chosen]
+    return Cut(
+        clips=frozenset(index for name in names for index in pool.members[name]),
+        n_groups=len(names),
+        n_clips_before=int(pool.n_clips.sum()),
+        n_groups_before=len(pool.names),
+        is_near=pool.is_near(taken, pool.asked),
     )
-    n_before = int(pool.n_clips.sum())
-    return Cut(clips, int(chosen.sum()), n_before, len(pool.names), bool(pool.is_near(chosen, pool.asked)))
 
 
 class _Pool:
-    """The groups that a split is cut from: G of them, with clips of K classes."""
+    """The groups that a split is cut from: G of them, with clips of K classes, so that there are P pairs of both."""
 
     def __init__(
         self,
@@ -73,29 +78,42 @@ class _Pool:
             if split == source:
                 self.members[groups[index]].append(index)
         self.names = sorted(self.members)
-        classes = sorted({labels[index] for indices in self.members.values() for index in indices})
-        number = {label: position for position, label in enumerate(classes)}
-        self.n_clips = np.zeros((len(self.names), len(classes)), np.int32)  # (G, K)
-        for row, name in zip(self.n_clips, self.names, strict=True):
-            np.add.at(row, [number[labels[index]] for index in self.members[name]], 1)
-        self.has = (self.n_clips > 0).astype(np.int32)  # (G, K)
+        classes = {label: number for number, label in enumerate(sorted(set(labels)))}
+        self.n_classes = len(classes)
+        numbers = [
+            position * len(classes) + classes[labels[index]]
+            for position, name in enumerate(self.names)
+            for index in self.members[name]
+        ]
+        pairs, self.n_clips = np.unique(np.array(numbers, np.int64), return_counts=True)  # (P,) sorted by group
+        self.group, self.label = np.divmod(pairs, len(classes))  # (P,), (P,)
         in_train = {label for label, split in zip(labels, splits, strict=True) if source is None and split == "train"}
+        kept = np.array([label in in_train for label in classes], np.int64)  # (K,): train has it anyway
         self.most = len(self.names) - n_later - (not in_train)  # groups that may be taken
-        kept = np.array([label in in_train for label in classes], np.int32)  # (K,): train has it anyway
-        self.sides = self.has.sum(0) + kept  # (K,): splits that can have the class, at most
-        self.goes_here, self.goes_later = self.sides > 1, (self.sides > 2) & (n_later > 0)
-        total = self.n_clips.sum(0)
+        total, n_groups = self.sums(np.ones(len(self.names), bool))
+        self.sides = n_groups + kept  # (K,): splits that can have the class, at most
+        self.goes_here = (self.sides > 1) & (n_groups > 0)
+        self.goes_later = (self.sides > 2) & (n_later > 0)
         self.asked = np.array([round(count * fraction) for count in total.tolist()], np.int64)  # (K,)
-        most = total + kept - 1 - self.goes_later
-        self.wanted = np.clip(self.asked, self.goes_here, np.maximum(most, self.goes_here))
+        most = np.maximum(total + kept - 1 - self.goes_later, self.goes_here)
+        self.wanted = np.clip(self.asked, self.goes_here, most)
+
+    def sums(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(K,) clips and (K,) groups of each class in the (G,) groups that are chosen."""
+        is_in = chosen[self.group]
+        n_clips = np.bincount(self.label[is_in], self.n_clips[is_in], self.n_classes).astype(np.int64)
+        return n_clips, np.bincount(self.label[is_in], minlength=self.n_classes)
 
     def within_shares(self, order: np.ndarray) -> np.ndarray:
         """(G,) bool: the groups that fit, one after another, without any class giving more than is wanted."""
         chosen = np.zeros(len(self.names), bool)
         taken = np.zeros_like(self.wanted)
+        begins = np.searchsorted(self.group, np.arange(len(self.names) + 1))
         for position in order:
-            if (taken + self.n_clips[position] <= self.wanted)[self.has[position] > 0].all():
-                taken += self.n_clips[position]
+            pairs = slice(begins[position], begins[position + 1])
+            label, gives = self.label[pairs], self.n_clips[pairs]
+            if (taken[label] + gives <= self.wanted[label]).all():
+                taken[label] += gives
                 chosen[position] = True
         return chosen
 
@@ -103,49 +121,60 @@ class _Pool:
         """Whether so many groups are some, and leave enough for the later splits and train."""
         return 1 <= n_groups <= self.most
 
-    def is_near(self, chosen: np.ndarray, expected: np.ndarray) -> bool:
+    def is_near(self, taken: np.ndarray, expected: np.ndarray) -> bool:
         """Whether the classes give about the (K,) clips expected of them."""
-        off = np.abs(self.n_clips[chosen].sum(0) - expected).sum()
-        return bool(off <= NEAR * expected.sum())
+        return bool(np.abs(taken - expected).sum() <= NEAR * expected.sum())
 
-    def has_all(self, chosen: np.ndarray) -> bool:
-        """Whether no class is left out of a split that it could be in."""
-        return self._n_left_out(self.has[chosen].sum(0)) == (0, 0)
+    def has_all(self, n_taken: np.ndarray) -> bool:
+        """Whether no class is left out of a split that it could be in, where (K,) groups with each are taken."""
+        of_train, of_others = self._left_out(n_taken, slice(None))
+        return not (of_train.any() or of_others.any())
 
     def nearest(self, chosen: np.ndarray, order: np.ndarray) -> np.ndarray:
-        """(G,) bool: where the steps from `chosen` end, nothing where no cut is possible."""
-        n_clips, has, chosen = self.n_clips[order], self.has[order], chosen[order]
-        if not self.may_go(chosen.sum()):
-            chosen[:] = False
-        cost = self._cost(n_clips[chosen].sum(0), has[chosen].sum(0)) if chosen.any() else np.inf
+        """(G,) bool: where the steps from `chosen` end; none where no cut is possible."""
+        chosen = chosen if self.may_go(chosen.sum()) else np.zeros_like(chosen)
         while True:
-            taken, n_taken, sign = n_clips[chosen].sum(0), has[chosen].sum(0), np.where(chosen, -1, 1)[:, None]
-            costs = self._cost(taken + sign * n_clips, n_taken + sign * has)
-            fits = [self.may_go(chosen.sum() + step) for step in (1, -1)]
-            costs[~np.where(chosen, fits[1], fits[0])] = np.inf
-            best = [(costs.min(initial=np.inf), [int(costs.argmin())] if len(costs) else [])]
-            if chosen.sum() * n_clips.size <= MOST_COMPARED:
-                for out in np.flatnonzero(chosen):
-                    costs = self._cost(taken - n_clips[out] + n_clips, n_taken - has[out] + has)
-                    costs[chosen] = np.inf
-                    best.append((costs.min(), [out, int(costs.argmin())]))
-            lowest, steps = min(best, key=lambda each: each[0])
-            if not lowest < cost:
-                break
-            cost = lowest
-            chosen[steps] ^= True
-        result = np.zeros_like(chosen)
-        result[order] = chosen
-        return result
+            n_chosen = int(chosen.sum())
+            change = self._change(chosen)
+            fits = np.where(chosen, self.may_go(n_chosen - 1), self.may_go(n_chosen + 1))
+            steps = [(change[group], [group]) for group in [_lowest(change, fits, order)] if group is not None]
+            if n_chosen * len(self.group) <= MOST_COMPARED:
+                for out in order[chosen[order]]:
+                    without = chosen.copy()
+                    without[out] = False
+                    after = self._change(without)
+                    into = _lowest(after, ~chosen, order)
+                    if into is not None:
+                        steps.append((change[out] + after[into], [out, into]))
+            gain, step = min(steps, key=lambda each: each[0], default=(0.0, []))
+            if n_chosen and not gain < 0 or not step:
+                return chosen
+            chosen = chosen.copy()
+            chosen[step] ^= True
 
-    def _cost(self, taken: np.ndarray, n_taken: np.ndarray) -> np.ndarray:
-        """How far (..., K) clips, of (..., K) groups, are from what is wanted: classes left out weigh most."""
-        of_train, of_others = self._n_left_out(n_taken)
-        unit = 1.0 + 2 * self.n_clips.sum() + len(self.wanted)
-        return (of_train * unit + of_others) * unit + np.abs(taken - self.wanted).sum(-1)
+    def _change(self, chosen: np.ndarray) -> np.ndarray:
+        """(G,) by how much the cut comes nearer (below 0) or goes farther if a group is taken, or put back."""
+        taken, n_taken = self.sums(chosen)
+        sign = np.where(chosen, -1, 1)[self.group]
+        after = self._cost(taken[self.label] + sign * self.n_clips, n_taken[self.label] + sign, self.label)
+        before = self._cost(taken, n_taken, slice(None))[self.label]
+        return np.bincount(self.group, after - before, len(self.names))
 
-    def _n_left_out(self, n_taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How many classes train lacks, and this split and the later ones, where (..., K) groups with each go."""
-        left = self.sides - n_taken
-        here, later = (n_taken == 0) & self.goes_here, (left < 2) & self.goes_later
-        return (left == 0).sum(-1), here.sum(-1) + later.sum(-1)
+    def _cost(self, taken: np.ndarray, n_taken: np.ndarray, label: np.ndarray | slice) -> np.ndarray:
+        """How far each class is from what is wanted: being left out weighs most, of train more than of others."""
+        of_train, of_others = self._left_out(n_taken, label)
+        unit = 1.0 + 2 * self.n_clips.sum() + 2 * self.n_classes  # above all that may be summed of the next term
+        return (of_train * unit + of_others) * unit + np.abs(taken - self.wanted[label])
+
+    def _left_out(self, n_taken: np.ndarray, label: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
+        """Whether train lacks a class, and how many other splits do that could have it."""
+        left = self.sides[label] - n_taken
+        here, later = (n_taken == 0) & self.goes_here[label], (left < 2) & self.goes_later[label]
+        return (left == 0) & (self.sides[label] > 0), here.astype(np.int64) + later
+
+
+def _lowest(values: np.ndarray, fits: np.ndarray, order: np.ndarray) -> int | None:
+    """The first of `order` among the lowest values that fit."""
+    if not fits.any():
+        return None
+    return int(order[np.where(fits, values, np.inf)[order].argmin()])
