@@ -163,8 +163,9 @@ def test_what_can_be_decoded_of_a_clip_is_stored_and_the_rest_listed(clips, tmp_
 
 
 def test_too_many_skipped_clips_fail_with_the_list(clips, broken, tmp_path):
-    message = r"(?s)1 of 2 clips can't be decoded, more than data.max_skipped \(0.4\) allows; all are in .*skipped.csv:"
-    with pytest.raises(MediaError, match=rf"{message}\n  lost: .*no such file"):
+    message = r"1 of 2 clips can't be decoded, more than data.max_skipped \(0.4\) allows; repair or drop them, or set "
+    message += r"data.max_skipped: 0.5 to go on without them; all are in .*skipped.csv:\n  lost: .*no such file"
+    with pytest.raises(MediaError, match=message):
         extract_all([clips[0], broken], tmp_path / "out", AUDIO, VIDEO, 0.4)
     assert len(skipped(tmp_path / "out")) == 1
 

@@ -29,7 +29,7 @@ from avrecog.media.features import ENDING as FEATURES
 from avrecog.media.features import read_features
 from avrecog.media.settings import VideoConfig
 from avrecog.media.video import video_frames
-from avrecog.outcome import Outcome
+from avrecog.outcome import Outcome, said_skipped
 from avrecog.store import StoreWriter
 from avrecog.workers import n_processors, worker_pool
 
@@ -113,8 +113,7 @@ def extract_all(
     if n_skipped > max_skipped * len(clips):
         first = "\n  ".join(f"{clip.clip_id}: {problem}" for clip, problem in skipped[:20])
         raise MediaError(
-            f"{n_skipped} of {len(clips)} clips can't be decoded, more than data.max_skipped ({max_skipped:g}) "
-            f"allows; all are in {out}/skipped.csv:\n  {first}"
+            f"{said_skipped(n_skipped, len(clips), max_skipped, 'decoded')}; all are in {out}/skipped.csv:\n  {first}"
         )
     hours = sum(clip.duration_s for clip in clips) / 3600
     summary = f"{len(clips):,} clips -> {out} ({n_bytes / 1e6:,.1f} MB) in {seconds:.0f} s; {n_skipped} skipped"

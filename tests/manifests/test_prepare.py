@@ -169,6 +169,7 @@ def test_too_many_unreadable_clips_fail_with_the_list(run):
     rows = [*spans(), {"path": "broken.mp4", "label": "x"}, {"path": "missing.wav", "label": "y"}]
     with pytest.raises(ManifestError, match=r"2 of 12 clips can't be read, more than data.max_skipped \(0.1\)") as told:
         run(rows, max_skipped=0.1)
+    assert "allows; repair or drop them, or set data.max_skipped: 0.167 to go on without them:" in str(told.value)
     assert "line 12: " in str(told.value)
     assert "missing.wav: no such file" in str(told.value)
 

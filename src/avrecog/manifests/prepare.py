@@ -27,7 +27,7 @@ from avrecog.manifests.folder import read_folder
 from avrecog.manifests.kinetics import KineticsConfig, read_kinetics, read_label_map
 from avrecog.manifests.splits import check_groups, counts, make_splits
 from avrecog.media.container import Probe, probe
-from avrecog.outcome import Outcome
+from avrecog.outcome import Outcome, said_skipped
 from avrecog.workers import n_processors
 
 log = logging.getLogger(__name__)
@@ -89,8 +89,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
     if len(skipped) > data.max_skipped * len(rows):
         shown = "\n  ".join(f"{item['where']}: {item['reason']}" for item in skipped[:20])
         raise ManifestError(
-            f"{len(skipped)} of {len(rows)} clips can't be read, more than data.max_skipped ({data.max_skipped:g}) "
-            f"allows:\n  {shown}"
+            f"{said_skipped(len(skipped), len(rows), data.max_skipped, 'read')}:\n  {shown}"
         )
     splits = make_splits(
         [clip.clip_id for clip in clips],
