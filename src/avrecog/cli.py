@@ -28,6 +28,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    data = commands.add_parser("data", help="look at your clips and write them into params.yaml, whatever their path")
+    data.add_argument(
+        "path",
+        type=Path,
+        metavar="PATH",
+        help="a CSV (path,label), a folder of class folders, or one of Kinetics' lists (begins with a dash: ./-PATH)",
+    )
+    data.add_argument(
+        "--media",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FOLDER",
+        help="of Kinetics' lists: where the media are; a second one where those of val and test are elsewhere",
+    )
+    data.set_defaults(run=_data)
+
     recipe = commands.add_parser("recipe", help="write a recipe's values into params.yaml and show the difference")
     recipe.add_argument("name", help="a file of recipes/, without .yaml; `default` is the demo, params.yaml as shipped")
     recipe.add_argument("--annotation", type=Path, help="where your copy of the data set's annotation is")
@@ -138,6 +155,12 @@ def _add_told(command: argparse.ArgumentParser) -> None:
     command.add_argument("--split", choices=["train", "val", "test"], help="what its clips are of (default: test)")
 
 
+def _data(args: argparse.Namespace) -> None:
+    from avrecog.own_data import use_data
+
+    _say(use_data(args.path, args.media))
+
+
 def _recipe(args: argparse.Namespace) -> None:
     from avrecog.recipes import apply_recipe
 
@@ -233,7 +256,8 @@ def _doctor(args: argparse.Namespace) -> None:
 
 
 def _say(text: str | Sequence[str]) -> None:
-    sys.stdout.write(f"{text}\n")
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(f"{text}\n".encode(encoding, "backslashreplace").decode(encoding))  # a name may hold anything
 
 
 if __name__ == "__main__":

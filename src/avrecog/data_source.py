@@ -1,0 +1,190 @@
+"""Which of the sources a path is: a CSV, a tree of classes, or a folder of Kinetics' lists; and the clips it names."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from avrecog.config import read_yaml
+from avrecog.errors import ConfigError, ManifestError
+from avrecog.manifests.annotated import AnnotatedClip
+from avrecog.manifests.csv_file import read_csv
+from avrecog.manifests.folder import read_folder
+from avrecog.manifests.kinetics import KineticsConfig, check_only_lists, read_kinetics, read_label_map
+
+PIPELINE = Path("dvc.yaml")
+EXPECTED = (
+    "expected a CSV with columns path,label; a folder <class>/<files> or <train|val|test>/<class>/<files>; or a folder "
+    "with Kinetics' lists and label map"
+)
+LIST_OF = {
+    "train": re.compile(r"(?<![a-z])train(?![a-z])"),
+    "val": re.compile(r"(?<![a-z])val(id|idation)?(?![a-z])"),
+    "test": re.compile(r"(?<![a-z])test(?![a-z])"),
+}
+LABEL_MAP = re.compile(r"label|class")
+MOST_SNIFFED = 2**16  # bytes
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """What a path is, as section `data` of params.yaml has it, and what it names."""
+
+    source: str  # csv, folder or kinetics
+    annotation: str  # the path: below the project's root, or absolute
+    kinetics: KineticsConfig | None
+    rows: Sequence[AnnotatedClip]
+    labels: Sequence[str]  # the classes
+
+
+def recognise(path: Path, media: Sequence[Path]) -> DataSource:
+    """What the path is, its annotation read and checked.
+
+    Args:
+        path: of a file or a folder.
+        media: of Kinetics' lists: the folders of the media, of train and, where that is another one, of val and test.
+
+    Raises:
+        ConfigError: if nothing is there, it is no source, params.yaml can't hold it, or DVC can't watch it.
+        ManifestError: if it is one, and wrong.
+    """
+    annotation = written(path)
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder; {EXPECTED}")
+    _refuse_outputs(annotation)
+    lists = _kinetics_lists(path) if path.is_dir() else None
+    if media and lists is None:
+        raise ConfigError(f"--media: is of Kinetics' lists and their label map, and {path} holds none")
+    if lists is not None:
+        check_only_lists(path)
+        kinetics = _with_media(path, lists, media)
+        rows, labels = read_kinetics(path, kinetics), read_label_map(path, kinetics)
+        return DataSource("kinetics", annotation, kinetics, rows, labels)
+    rows = _tree(path, annotation) if path.is_dir() else _table(path, annotation)
+    return DataSource("folder" if path.is_dir() else "csv", annotation, None, rows, sorted({row.label for row in rows}))
+
+
+def written(path: Path) -> str:
+    """A path as params.yaml has it: as given where it is relative and leads into the project, else absolute.
+
+    Raises:
+        ConfigError: if it holds bytes that no text can.
+    """
+    absolute = path.resolve() if ".." in path.parts else path.absolute()
+    result = absolute
+    if not path.is_absolute() and absolute.is_relative_to(Path.cwd()):
+        below = absolute.relative_to(Path.cwd())
+        if ":" not in str(below).partition("/")[0]:  # DVC takes `s3:/clips` for an address
+            result = below
+    try:
+        str(result).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{ascii(str(path))}: a name in it isn't UTF-8, which params.yaml can't hold; rename the file or folder"
+        ) from None
+    return str(result)
+
+
+def _refuse_outputs(annotation: str) -> None:
+    """DVC watches the whole of what is named, so that it must not hold what stage prepare makes.
+
+    Raises:
+        ConfigError: naming the first output in it, or around it.
+    """
+    here = Path(annotation).absolute()
+    stage = read_yaml(PIPELINE).get("stages", {}).get("prepare", {})
+    for entry in stage.get("outs", ()):
+        out = entry if isinstance(entry, str) else next(iter(entry))
+        output = Path(out).absolute()
+        if output.is_relative_to(here) or here.is_relative_to(output):
+            raise ConfigError(
+                f"{annotation}: holds {out}, or lies in it, which stage prepare makes; put the clips into a folder of "
+                f"their own"
+            )
+
+
+def _table(path: Path, annotation: str) -> list[AnnotatedClip]:
+    """The rows of a CSV.
+
+    Raises:
+        ConfigError: if it is no text.
+        ManifestError: if it can't be read, or rows are wrong.
+    """
+    try:
+        with path.open("rb") as file:
+            is_text = b"\0" not in file.read(MOST_SNIFFED)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read ({error.strerror})") from None
+    if not is_text:
+        raise ConfigError(f"{path}: isn't text; {EXPECTED}")
+    return read_csv(path, Path(annotation).parent)
+
+
+def _tree(path: Path, annotation: str) -> list[AnnotatedClip]:
+    """The files of a tree of classes.
+
+    Raises:
+        ConfigError: if there are none.
+    """
+    tables = sorted(each.name for each in path.glob("*.csv"))
+    hint = f"; of the CSVs in it name one: {', '.join(tables[:5])}" if tables else ""
+    try:
+        rows = read_folder(path, Path(annotation))
+    except ManifestError as error:
+        raise ConfigError(f"{error}{hint}; {EXPECTED}") from None
+    if not rows:
+        raise ConfigError(f"{path}: has no class folders with files{hint}; {EXPECTED}")
+    return rows
+
+
+def _kinetics_lists(folder: Path) -> dict[str, str | None] | None:
+    """The names of the lists and the label map in a folder, as data.kinetics has them; None where it isn't one of them.
+
+    As in the recipes, val is cut from train where there is no list of the test: then MMAction2's val list is the test.
+
+    Raises:
+        ConfigError: if there are several of one kind.
+    """
+    names = sorted(
+        each.name for each in folder.iterdir() if each.suffix in (".txt", ".list", ".lst") and each.is_file()
+    )
+    kinds: dict[str, list[str]] = {"label_map": [name for name in names if LABEL_MAP.search(name.lower())]}
+    others = [name for name in names if name not in kinds["label_map"]]
+    for split, pattern in LIST_OF.items():
+        kinds[split] = [name for name in others if pattern.search(name.lower().replace("_", " "))]
+    if not kinds["label_map"] or not kinds["train"]:
+        return None
+    several = [(kind, found) for kind, found in kinds.items() if len(found) > 1]
+    if several:
+        kind, found = several[0]
+        raise ConfigError(
+            f"{folder}: expected one {kind.replace('_', ' ')}, got {' and '.join(found)}; keep one of them"
+        )
+    lists = {kind: found[0] if found else None for kind, found in kinds.items()}
+    if lists["test"] is None:
+        lists |= {"val": None, "test": lists["val"]}
+    return lists
+
+
+def _with_media(folder: Path, lists: dict[str, str | None], media: Sequence[Path]) -> KineticsConfig:
+    """Section data.kinetics: the lists, and the folders of their media.
+
+    Raises:
+        ConfigError: if the folders aren't told, or too many are.
+    """
+    if not 1 <= len(media) <= 2:
+        raise ConfigError(
+            f"{folder}: holds Kinetics' lists; say where the media are, with a second folder where those of val and test "
+            f"are elsewhere: avrecog data {folder} --media FOLDER [FOLDER]; got {len(media)} folders"
+        )
+    roots = [written(each) for each in media]
+    other = roots[1] if len(roots) > 1 else None
+    return KineticsConfig(
+        train=str(lists["train"]),
+        label_map=str(lists["label_map"]),
+        train_root=roots[0],
+        val=lists["val"],
+        test=lists["test"],
+        val_root=other if lists["val"] else None,
+        test_root=other if lists["test"] else None,
+    )

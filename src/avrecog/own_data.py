@@ -1,0 +1,307 @@
+"""The command `avrecog data`: own clips into params.yaml, after a look at them."""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ruamel.yaml import YAML
+from tqdm import tqdm
+
+from avrecog.config import PARAMS, plain, read_yaml, validate
+from avrecog.data_source import EXPECTED, DataSource, recognise
+from avrecog.errors import ConfigError, ManifestError, MediaError, NotMediaError
+from avrecog.inputs import needs
+from avrecog.manifests.annotated import AnnotatedClip
+from avrecog.manifests.clip import media_path
+from avrecog.manifests.prepare import DataConfig
+from avrecog.manifests.splits import make_splits
+from avrecog.media.container import Probe, probe
+from avrecog.models.build import ModelSection, PipelineConfig
+from avrecog.outcome import enough_skipped
+from avrecog.recipes import DEFAULT, FOLDER, lay_over_text, replace_params
+from avrecog.workers import n_processors
+
+MOST_PROBED = 500  # files; of more a sample is looked at
+FEW = 100  # clips a class: below, the luck of one test split outweighs most of what one tries
+UNEVEN = 10  # times as many clips in the largest class as in the smallest
+SHOWN = 5
+SOUND, PICTURE = "audio", "video"  # sections of params.yaml
+WORDS = {SOUND: "sound", PICTURE: "picture"}
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the files hold, all of them or a sample."""
+
+    source: DataSource
+    rows: Sequence[AnnotatedClip]  # without those that are known to be unreadable, or no media
+    seen: Sequence[tuple[AnnotatedClip, Probe]]  # the rows whose files were probed
+    unreadable: Sequence[tuple[AnnotatedClip, str]]  # and the reason
+    n_others: int  # rows of a tree that are no media
+    n_files: int
+    n_probed: int
+
+    @property
+    def modalities(self) -> set[str]:
+        """Sections of params.yaml for what some clip has."""
+        return {name for name in WORDS if self.n_with(name)}
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether there are files that nobody looked at."""
+        return self.n_probed < self.n_files
+
+    def n_with(self, modality: str) -> int:
+        """How many of the clips looked at have sound (`audio`) or a picture (`video`)."""
+        return sum(found.has_audio if modality == SOUND else found.has_video for _, found in self.seen)
+
+
+def use_data(path: Path, media: Sequence[Path]) -> str:
+    """Write the source of the clips into params.yaml, and without which the pipeline can't run; what there is to say.
+
+    Args:
+        path: a CSV, a tree of classes, or a folder of Kinetics' lists.
+        media: the folders of the media, where it is Kinetics' lists.
+
+    Raises:
+        ConfigError: if the path is none of these, or params.yaml isn't there or has a problem.
+        ManifestError: if the annotation is wrong, can't be split, or no clip can be read.
+    """
+    params = read_yaml(PARAMS)
+    looked = _look(recognise(path, media))
+    changes, needed = _changes(params, looked)
+    data = validate(DataConfig, {**_mapping(params, "data"), **changes["data"]}, "data")
+    splits = _split(data, looked)
+    text = lay_over_text(PARAMS.read_text(encoding="utf-8"), changes, "avrecog data")
+    difference = _write(text, changes)
+    lines = [*_description(looked, splits), *needed]
+    lines += [f"advice: {line}" for line in _advice(params, data, looked)]
+    lines += [difference or f"{PARAMS} says so already", "next: dvc repro"]
+    return "\n".join(lines)
+
+
+def _look(source: DataSource) -> Looked:
+    """Probe the files, or some of them.
+
+    Raises:
+        ManifestError: if none of them can be read.
+    """
+    files = list(dict.fromkeys(row.path for row in source.rows))
+    probed = files
+    if len(files) > MOST_PROBED:
+        probed = [files[index] for index in np.random.default_rng(0).permutation(len(files))[:MOST_PROBED]]
+    with ThreadPoolExecutor(n_processors()) as pool:  # FFmpeg works without Python's lock
+        results = pool.map(_probe, probed)
+        found = dict(
+            zip(probed, tqdm(results, total=len(probed), unit="file", desc="probe", mininterval=1), strict=True)
+        )
+    seen: list[tuple[AnnotatedClip, Probe]] = []
+    unreadable, others = [], []
+    for row in source.rows:
+        result = found.get(row.path)
+        if isinstance(result, Probe):
+            seen.append((row, result))
+        elif isinstance(result, NotMediaError) and source.source == "folder":
+            others.append(row)
+        elif isinstance(result, MediaError):
+            unreadable.append((row, str(result)))
+    if not seen:
+        first = "".join(f"\n  {row.where}: {reason}" for row, reason in unreadable[:SHOWN])
+        raise ManifestError(f"{source.annotation}: none of {len(probed):,} files is readable media; {EXPECTED}{first}")
+    out = {id(row) for row in [*others, *(row for row, _ in unreadable)]}
+    rows = [row for row in source.rows if id(row) not in out]
+    return Looked(source, rows, seen, unreadable, len(others), len(files), len(probed))
+
+
+def _probe(path: str) -> Probe | MediaError:
+    try:
+        return probe(media_path(path))
+    except MediaError as error:
+        return error
+
+
+def _changes(params: Mapping[str, Any], looked: Looked) -> tuple[dict[str, Any], list[str]]:
+    """What params.yaml must say, as a recipe has it, and why, beyond where the clips are.
+
+    Raises:
+        ConfigError: if the models of params.yaml have a problem, or none suits the clips.
+    """
+    source = looked.source
+    data = {"source": source.source, "annotation": source.annotation, "kinetics": plain(source.kinetics)}
+    changes: dict[str, Any] = {"data": data}
+    needed = []
+    test_fold = _mapping(params, "data").get("test_fold")
+    if test_fold is not None and test_fold not in {row.fold for row in source.rows}:
+        data["test_fold"] = None
+        needed.append(f"data.test_fold: null, since no clip has fold {test_fold}")
+    default = read_yaml(FOLDER / f"{DEFAULT}.yaml")
+    models = {**default["models"], **_mapping(params, "models")}
+    in_use = validate(PipelineConfig, params.get("pipeline"), "pipeline").models
+    suitable = [name for name in in_use if _needs(models, name) <= looked.modalities]
+    if not suitable:
+        suitable = [name for name in default["pipeline"]["models"] if _needs(models, name) <= looked.modalities]
+    wanted = {section for name in suitable for section in _needs(models, name)}
+    lacking = [WORDS[name] for name in WORDS if name not in looked.modalities]
+    reason = f"since no clip {'looked at ' if looked.is_sample else ''}has {' or '.join(lacking)}"
+    if suitable != in_use:
+        changes["pipeline"] = {"models": suitable}
+        needed.append(f"pipeline.models: [{', '.join(suitable)}], {reason}")
+    changes["models"] = {name: models[name] for name in suitable if name not in params["models"]}
+    for section in WORDS:
+        if section not in looked.modalities and params.get(section) is not None:
+            changes[section] = None
+            needed.append(f"{section}: null, {reason}")
+        elif section in wanted and params.get(section) is None:
+            changes[section] = default[section]
+            needed.append(f"{section}: as in {FOLDER}/{DEFAULT}.yaml, since {' and '.join(suitable)} needs it")
+    return changes, needed
+
+
+def _mapping(params: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A section of params.yaml.
+
+    Raises:
+        ConfigError: if it is missing, or none.
+    """
+    section = params.get(name)
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{PARAMS}: {name}: expected a mapping, got {'nothing' if section is None else section!r}")
+    return section
+
+
+def _needs(models: Mapping[str, Any], name: str) -> set[str]:
+    """The sections that a model sees and hears by.
+
+    Raises:
+        ConfigError: if there is no such model, or its section has a problem.
+    """
+    if name not in models:
+        raise ConfigError(f"pipeline.models: {name} is no section below models ({', '.join(models)})")
+    return set(needs(validate(ModelSection, models[name], f"models.{name}")))
+
+
+def _split(data: DataConfig, looked: Looked) -> Counter[str]:
+    """How many clips stage prepare will put into each split, if what nobody looked at can be read.
+
+    Raises:
+        ManifestError: if they can't be split, or are of one class.
+        LeakError: if clips that belong together are annotated to be in two.
+    """
+    rows = looked.rows
+    labels = {row.label for row in rows}
+    if len(labels) < 2:
+        raise ManifestError(
+            f"{data.annotation}: expected two classes at least, got {len(labels)} ({', '.join(labels)})"
+        )
+    return Counter(
+        make_splits(
+            [row.where for row in rows],
+            [row.label for row in rows],
+            [row.group or row.path for row in rows],
+            [row.split for row in rows],
+            [row.fold for row in rows],
+            data.test_fold,
+            data.val_fraction,
+            data.test_fraction,
+            data.seed,
+        ).values()
+    )
+
+
+def _write(text: str, changes: Mapping[str, Any]) -> str:
+    """Write params.yaml; the lines that differ.
+
+    Raises:
+        ConfigError: if YAML would give another path back.
+    """
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    back = YAML(typ="safe", pure=True).load(StringIO(text))["data"]["annotation"]
+    if back != changes["data"]["annotation"]:
+        raise ConfigError(
+            f"{ascii(changes['data']['annotation'])}: YAML can't hold a character of this path; rename it"
+        )
+    return replace_params(text)
+
+
+def _description(looked: Looked, splits: Mapping[str, int]) -> Iterator[str]:
+    """What there is: for people."""
+    source, n_seen = looked.source, len(looked.seen)
+    kinds = {"csv": "a CSV", "folder": "a tree of class folders", "kinetics": "Kinetics' lists"}
+    sizes = Counter(row.label for row in looked.rows)
+    least, most = min(sizes, key=lambda label: sizes[label]), max(sizes, key=lambda label: sizes[label])
+    yield (
+        f"{source.annotation}: {kinds[source.source]}; {len(looked.rows):,} clips of {len(sizes):,} classes, "
+        f"{sizes[least]:,} ({least}) to {sizes[most]:,} ({most}) a class, in {looked.n_files:,} files"
+    )
+    if looked.is_sample:
+        yield f"of the files {looked.n_probed:,} were looked at, drawn by chance:"
+    mean_s = statistics.fmean(_duration_s(row, found) for row, found in looked.seen)
+    hours = mean_s * len(looked.rows) / 3600
+    about = "about " if looked.is_sample else ""
+    yield (
+        f"{looked.n_with(SOUND):,} of {n_seen:,} clips have sound, {looked.n_with(PICTURE):,} a picture; "
+        f"{about}{hours:.2g} hours, {mean_s:.2g} s a clip"
+    )
+    if looked.n_others:
+        yield f"{looked.n_others:,} files are no media and will be passed over"
+    if looked.unreadable:
+        yield f"{len(looked.unreadable):,} clips can't be read:"
+        yield from (f"  {row.where}: {reason}" for row, reason in looked.unreadable[:SHOWN])
+    yield f"splits: {splits['train']:,} train, {splits['val']:,} val, {splits['test']:,} test"
+
+
+def _duration_s(row: AnnotatedClip, found: Probe) -> float:
+    stop_s = found.duration_s if row.stop_s is None else min(row.stop_s, found.duration_s)
+    return max(0.0, stop_s - (row.start_s or 0.0))
+
+
+def _advice(params: Mapping[str, Any], data: DataConfig, looked: Looked) -> Iterator[str]:
+    """What isn't needed for a first run, and what one would do."""
+    n_read = len(looked.seen) + len(looked.unreadable)
+    if len(looked.unreadable) > data.max_skipped * n_read:
+        enough = enough_skipped(len(looked.unreadable), n_read)
+        yield f"repair or drop what can't be read, or set data.max_skipped: {enough:g} to go on without it"
+    used = {section for section in WORDS if params.get(section) is not None}
+    for section in sorted(looked.modalities - used):
+        yield (
+            f"the {WORDS[section]} isn't used, since section {section} is null; `avrecog recipe {DEFAULT}` and this "
+            f"command again give each a model"
+        )
+    sizes = Counter(row.label for row in looked.rows)
+    for section in sorted(looked.modalities & used):
+        by_class = Counter(
+            row.label for row, found in looked.seen if (found.has_audio, found.has_video)[section == PICTURE]
+        )
+        without = sorted({row.label for row, _ in looked.seen} - {*by_class})
+        if without:
+            yield (
+                f"no clip of {', '.join(without[:SHOWN])} has {WORDS[section]}: a model of that alone can't tell it; "
+                f"see pipeline.models"
+            )
+    has_folds, has_splits = any(row.fold is not None for row in looked.rows), any(row.split for row in looked.rows)
+    if has_folds and data.test_fold is None:
+        folds = sorted({row.fold for row in looked.rows if row.fold is not None})
+        yield (
+            f"there is a column fold: `dvc exp run --queue -S data.test_fold={','.join(map(str, folds))}`, `dvc queue "
+            f"start` and `avrecog gather` test on each of them"
+        )
+    elif min(sizes.values()) < FEW and not has_folds and not has_splits:
+        yield (
+            f"below {FEW} clips a class one test split is much luck: with a column fold (1 to 5) in a CSV each clip is "
+            f"tested once, see README.md"
+        )
+    if max(sizes.values()) > UNEVEN * min(sizes.values()):
+        yield "the classes are uneven: look at mean_class_accuracy beside top1 (fuse.objective may be that)"
+    if not has_splits and not has_folds and not any(row.group for row in looked.rows):
+        yield (
+            "clips of one recording or speaker must not stand in train and in test: where there are such, name them in "
+            "a column group of a CSV"
+        )
