@@ -132,8 +132,10 @@ def _tree(path: Path, annotation: str) -> list[AnnotatedClip]:
         rows = read_folder(path, Path(annotation))
     except ManifestError as error:
         raise ConfigError(f"{error}{hint}; {EXPECTED}") from None
-    if not rows:
-        raise ConfigError(f"{path}: has no class folders with files{hint}; {EXPECTED}")
+    labels = sorted({row.label for row in rows})
+    if len(labels) < 2:
+        got = f"files in {labels[0]} alone" if labels else "none with files"
+        raise ConfigError(f"{path}: expected two class folders at least, got {got}{hint}; {EXPECTED}")
     return rows
 
 
@@ -174,8 +176,8 @@ def _with_media(folder: Path, lists: dict[str, str | None], media: Sequence[Path
     """
     if not 1 <= len(media) <= 2:
         raise ConfigError(
-            f"{folder}: holds Kinetics' lists; say where the media are, with a second folder where those of val and test "
-            f"are elsewhere: avrecog data {folder} --media FOLDER [FOLDER]; got {len(media)} folders"
+            f"{folder}: holds Kinetics' lists; say where the media are, with a second folder where those of val and "
+            f"test are elsewhere: avrecog data {folder} --media FOLDER [FOLDER]; got {len(media)} folders"
         )
     roots = [written(each) for each in media]
     other = roots[1] if len(roots) > 1 else None

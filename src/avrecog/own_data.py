@@ -31,7 +31,7 @@ FEW = 100  # clips a class: below, the luck of one test split outweighs most of 
 UNEVEN = 10  # times as many clips in the largest class as in the smallest
 SHOWN = 5
 SOUND, PICTURE = "audio", "video"  # sections of params.yaml
-WORDS = {SOUND: "sound", PICTURE: "picture"}
+WORDS = {SOUND: "sound", PICTURE: "a picture"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,11 @@ class Looked:
 
     def n_with(self, modality: str) -> int:
         """How many of the clips looked at have sound (`audio`) or a picture (`video`)."""
-        return sum(found.has_audio if modality == SOUND else found.has_video for _, found in self.seen)
+        return sum(_has(found, modality) for _, found in self.seen)
+
+
+def _has(found: Probe, modality: str) -> bool:
+    return found.has_audio if modality == SOUND else found.has_video
 
 
 def use_data(path: Path, media: Sequence[Path]) -> str:
@@ -74,14 +78,15 @@ def use_data(path: Path, media: Sequence[Path]) -> str:
     """
     params = read_yaml(PARAMS)
     looked = _look(recognise(path, media))
-    changes, needed = _changes(params, looked)
-    data = validate(DataConfig, {**_mapping(params, "data"), **changes["data"]}, "data")
-    splits = _split(data, looked)
+    changes, reasons = _changes(params, looked)
     text = lay_over_text(PARAMS.read_text(encoding="utf-8"), changes, "avrecog data")
-    difference = _write(text, changes)
-    lines = [*_description(looked, splits), *needed]
-    lines += [f"advice: {line}" for line in _advice(params, data, looked)]
-    lines += [difference or f"{PARAMS} says so already", "next: dvc repro"]
+    after = YAML(typ="safe", pure=True).load(text)
+    if after["data"]["annotation"] != looked.source.annotation:
+        raise ConfigError(f"{ascii(looked.source.annotation)}: holds a character that YAML can't; rename it")
+    data = validate(DataConfig, after["data"], "data")
+    lines = [*_description(looked, _split(data, looked)), *(f"set {reason}" for reason in reasons)]
+    lines += [f"advice: {line}" for line in _advice(after, data, looked)]
+    lines += [replace_params(text) or f"{PARAMS} says so already", "next: dvc repro"]
     return "\n".join(lines)
 
 
@@ -134,11 +139,11 @@ def _changes(params: Mapping[str, Any], looked: Looked) -> tuple[dict[str, Any],
     source = looked.source
     data = {"source": source.source, "annotation": source.annotation, "kinetics": plain(source.kinetics)}
     changes: dict[str, Any] = {"data": data}
-    needed = []
+    reasons = []
     test_fold = _mapping(params, "data").get("test_fold")
     if test_fold is not None and test_fold not in {row.fold for row in source.rows}:
         data["test_fold"] = None
-        needed.append(f"data.test_fold: null, since no clip has fold {test_fold}")
+        reasons.append(f"data.test_fold: null, since no clip has fold {test_fold}")
     default = read_yaml(FOLDER / f"{DEFAULT}.yaml")
     models = {**default["models"], **_mapping(params, "models")}
     in_use = validate(PipelineConfig, params.get("pipeline"), "pipeline").models
@@ -150,16 +155,16 @@ def _changes(params: Mapping[str, Any], looked: Looked) -> tuple[dict[str, Any],
     reason = f"since no clip {'looked at ' if looked.is_sample else ''}has {' or '.join(lacking)}"
     if suitable != in_use:
         changes["pipeline"] = {"models": suitable}
-        needed.append(f"pipeline.models: [{', '.join(suitable)}], {reason}")
+        reasons.append(f"pipeline.models: [{', '.join(suitable)}], {reason}")
     changes["models"] = {name: models[name] for name in suitable if name not in params["models"]}
     for section in WORDS:
         if section not in looked.modalities and params.get(section) is not None:
             changes[section] = None
-            needed.append(f"{section}: null, {reason}")
+            reasons.append(f"{section}: null, {reason}")
         elif section in wanted and params.get(section) is None:
             changes[section] = default[section]
-            needed.append(f"{section}: as in {FOLDER}/{DEFAULT}.yaml, since {' and '.join(suitable)} needs it")
-    return changes, needed
+            reasons.append(f"{section} as in {FOLDER}/{DEFAULT}.yaml, since {' and '.join(suitable)} needs it")
+    return changes, reasons
 
 
 def _mapping(params: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -213,33 +218,20 @@ def _split(data: DataConfig, looked: Looked) -> Counter[str]:
     )
 
 
-def _write(text: str, changes: Mapping[str, Any]) -> str:
-    """Write params.yaml; the lines that differ.
-
-    Raises:
-        ConfigError: if YAML would give another path back.
-    """
-    from io import StringIO
-
-    from ruamel.yaml import YAML
-
-    back = YAML(typ="safe", pure=True).load(StringIO(text))["data"]["annotation"]
-    if back != changes["data"]["annotation"]:
-        raise ConfigError(
-            f"{ascii(changes['data']['annotation'])}: YAML can't hold a character of this path; rename it"
-        )
-    return replace_params(text)
-
-
 def _description(looked: Looked, splits: Mapping[str, int]) -> Iterator[str]:
     """What there is: for people."""
     source, n_seen = looked.source, len(looked.seen)
     kinds = {"csv": "a CSV", "folder": "a tree of class folders", "kinetics": "Kinetics' lists"}
     sizes = Counter(row.label for row in looked.rows)
     least, most = min(sizes, key=lambda label: sizes[label]), max(sizes, key=lambda label: sizes[label])
+    range_ = (
+        f"{sizes[least]:,}"
+        if sizes[least] == sizes[most]
+        else f"{sizes[least]:,} ({least}) to {sizes[most]:,} ({most})"
+    )
     yield (
-        f"{source.annotation}: {kinds[source.source]}; {len(looked.rows):,} clips of {len(sizes):,} classes, "
-        f"{sizes[least]:,} ({least}) to {sizes[most]:,} ({most}) a class, in {looked.n_files:,} files"
+        f"{source.annotation}: {kinds[source.source]}; {len(looked.rows):,} clips of {len(sizes):,} classes, {range_} "
+        f"a class, in {looked.n_files:,} files"
     )
     if looked.is_sample:
         yield f"of the files {looked.n_probed:,} were looked at, drawn by chance:"
@@ -247,7 +239,7 @@ def _description(looked: Looked, splits: Mapping[str, int]) -> Iterator[str]:
     hours = mean_s * len(looked.rows) / 3600
     about = "about " if looked.is_sample else ""
     yield (
-        f"{looked.n_with(SOUND):,} of {n_seen:,} clips have sound, {looked.n_with(PICTURE):,} a picture; "
+        f"{looked.n_with(SOUND):,} of {n_seen:,} clips have sound, {looked.n_with(PICTURE):,} have a picture; "
         f"{about}{hours:.2g} hours, {mean_s:.2g} s a clip"
     )
     if looked.n_others:
@@ -269,23 +261,19 @@ def _advice(params: Mapping[str, Any], data: DataConfig, looked: Looked) -> Iter
     if len(looked.unreadable) > data.max_skipped * n_read:
         enough = enough_skipped(len(looked.unreadable), n_read)
         yield f"repair or drop what can't be read, or set data.max_skipped: {enough:g} to go on without it"
-    used = {section for section in WORDS if params.get(section) is not None}
+    models = params["pipeline"]["models"]
+    used = {section for name in models for section in _needs(params["models"], name)}
     for section in sorted(looked.modalities - used):
         yield (
-            f"the {WORDS[section]} isn't used, since section {section} is null; `avrecog recipe {DEFAULT}` and this "
-            f"command again give each a model"
+            f"no model of pipeline.models uses {WORDS[section]}, which {looked.n_with(section):,} clips have; `avrecog "
+            f"recipe {DEFAULT}` and this command again give sound and picture a model each"
         )
     sizes = Counter(row.label for row in looked.rows)
     for section in sorted(looked.modalities & used):
-        by_class = Counter(
-            row.label for row, found in looked.seen if (found.has_audio, found.has_video)[section == PICTURE]
-        )
-        without = sorted({row.label for row, _ in looked.seen} - {*by_class})
+        having = {row.label for row, found in looked.seen if _has(found, section)}
+        without = sorted({row.label for row, _ in looked.seen} - having)
         if without:
-            yield (
-                f"no clip of {', '.join(without[:SHOWN])} has {WORDS[section]}: a model of that alone can't tell it; "
-                f"see pipeline.models"
-            )
+            yield f"no clip of {', '.join(without[:SHOWN])} has {WORDS[section]}: a model of that alone can't tell it"
     has_folds, has_splits = any(row.fold is not None for row in looked.rows), any(row.split for row in looked.rows)
     if has_folds and data.test_fold is None:
         folds = sorted({row.fold for row in looked.rows if row.fold is not None})
