@@ -56,6 +56,13 @@ class TableCase(Case):
 
 
 @dataclass(frozen=True)
+class PathCase(Case):
+    """What `avrecog data` is given, in a project of its own."""
+
+    make: Callable[[Path, Rows], Sequence[str | Path]] = lambda folder, rows: []  # the arguments, beside good rows
+
+
+@dataclass(frozen=True)
 class ParamsCase(Case):
     """A params.yaml: changes of the shipped one, or text in place of a line."""
 
@@ -475,8 +482,24 @@ TABLES: Sequence[TableCase] = [
     TableCase(
         "splits on some rows only",
         "prepare",
-        "clips have no split while others do",
-        rows=lambda rows: [*with_splits(rows)[:-1], {**rows[-1], "split": ""}],
+        None,
+        "says so: 4 of 16 clips have no split in the annotation: 2 train, 2 val",
+        rows=lambda rows: [
+            {**row, "split": "" if row["split"] == "val" else row["split"]} for row in with_splits(rows)
+        ],
+    ),
+    TableCase(
+        "five speakers, who can't be cut into fifths of each class",
+        "prepare",
+        None,
+        "says so: can't be had with whole groups and a clip of each class; the nearest: test 0.25 (4 of 16 clips,",
+        rows=lambda rows: [{**row, "group": f"speaker {index % 5}"} for index, row in enumerate(rows)],
+    ),
+    TableCase(
+        "clips of one speaker alone",
+        "prepare",
+        "16 clips in 1 groups are too few to cut it off, since no group is torn",
+        rows=lambda rows: [{**row, "group": "the speaker"} for row in rows],
     ),
     TableCase("an unknown split", "prepare", "expected split train, val or test, got 'dev'", rows=changed(split="dev")),
     TableCase(
@@ -526,7 +549,7 @@ TABLES: Sequence[TableCase] = [
     TableCase(
         "one row",
         "prepare",
-        "are too few to cut it off; add clips",
+        "are too few to cut it off, since no group is torn; add clips",
         rows=lambda rows: rows[:1],
     ),
     TableCase(
@@ -972,9 +995,139 @@ FOREIGN = [
     ),
 ]
 
+
+def filled(path: Path, text: str | bytes = "") -> Path:
+    """A file at a path, the folders above it made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def tree(folder: Path, rows: Rows) -> Path:
+    """The rows' files as a tree of classes."""
+    for row in rows:
+        (folder / row["label"]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(row["path"], folder / row["label"])
+    return folder
+
+
+def kinetics(folder: Path, rows: Rows) -> Path:
+    """A folder with Kinetics' lists of the rows."""
+    labels = sorted({row["label"] for row in rows})
+    filled(folder / "label_map.txt", "".join(f"{label}\n" for label in labels))
+    filled(folder / "train_list.txt", "".join(f"{row['path']} {labels.index(row['label'])}\n" for row in rows))
+    return folder
+
+
+PATHS: Sequence[PathCase] = [
+    PathCase(
+        "a path where nothing is", "avrecog data", "gone: no such file or folder; expected", make=lambda *_: ["gone"]
+    ),
+    PathCase(
+        "a name that isn't UTF-8",
+        "avrecog data",
+        "h\\udcfcgh.csv': a name in it isn't UTF-8, which params.yaml can't hold; rename the file or folder",
+        make=lambda folder, rows: [filled(folder / os.fsdecode(b"h\xfcgh.csv"), as_text(rows))],
+    ),
+    PathCase(
+        "a name with a character that YAML can't hold",
+        "avrecog data",
+        "a\\x85b.csv': holds a character that YAML can't; rename it",
+        make=lambda folder, rows: [filled(folder / "a\x85b.csv", as_text(rows))],
+    ),
+    PathCase(
+        "a media file",
+        "avrecog data",
+        "isn't text; expected a CSV with columns path,label; a folder <class>/<files>",
+        make=lambda folder, rows: [rows[0]["path"]],
+    ),
+    PathCase(
+        "a CSV without the columns",
+        "avrecog data",
+        "column `label` is missing; expected path, label",
+        make=lambda folder, rows: [filled(folder / "clips.csv", "path,lable\na.wav,high\n")],
+    ),
+    PathCase(
+        "a folder of files, a table among them",
+        "avrecog data",
+        "of the CSVs in it name one: clips.csv",
+        make=lambda folder, rows: [filled(tree(folder / "my", rows[:1]) / "clips.csv").parent],
+    ),
+    PathCase(
+        "a tree without media",
+        "avrecog data",
+        "; expected a CSV with columns path,label; a folder <class>/<files>",
+        make=lambda folder, rows: [filled(filled(folder / "my/a/a.txt", "a").parents[1] / "b/b.txt", "b").parents[1]],
+    ),
+    PathCase(
+        "the folder that stage prepare writes to",
+        "avrecog data",
+        "data: holds data/demo, or lies in it, which stage prepare makes; put the clips into a folder of their own",
+        make=lambda folder, rows: [tree(folder / "data", rows)],
+    ),
+    PathCase(
+        "the project itself",
+        "avrecog data",
+        ".: holds data/demo, or lies in it, which stage prepare makes; put the clips into a folder of their own",
+        make=lambda *_: ["."],
+    ),
+    PathCase(
+        "clips that are all missing",
+        "avrecog data",
+        "none of 2 files is readable media",
+        make=lambda folder, _: [filled(folder / "clips.csv", "path,label\na.wav,high\nb.wav,low\n")],
+    ),
+    PathCase(
+        "a CSV of one class",
+        "avrecog data",
+        "expected two classes at least, got 1 (high)",
+        make=lambda folder, rows: [
+            filled(folder / "clips.csv", as_text([row for row in rows if row["label"] == "high"]))
+        ],
+    ),
+    PathCase(
+        "clips of one speaker alone, before anything is written",
+        "avrecog data",
+        "16 clips in 1 groups are too few to cut it off",
+        make=lambda folder, rows: [
+            filled(folder / "clips.csv", as_text([{**row, "group": "the speaker"} for row in rows]))
+        ],
+    ),
+    PathCase(
+        "Kinetics' lists without the folder of the media",
+        "avrecog data",
+        "say where the media are, with a second folder where those of val and test are elsewhere: avrecog data",
+        make=lambda folder, rows: [kinetics(folder / "lists", rows)],
+    ),
+    PathCase(
+        "Kinetics' lists of two forms in one folder",
+        "avrecog data",
+        "expected one train, got train_list.txt and train_list_rawframes.txt; keep one of them",
+        make=lambda folder, rows: [filled(kinetics(folder / "lists", rows) / "train_list_rawframes.txt").parent],
+    ),
+    PathCase(
+        "Kinetics' lists beside media",
+        "avrecog data",
+        "lists: holds media, a folder; DVC hashes everything in data.annotation",
+        make=lambda folder, rows: [
+            kinetics(folder / "lists", rows),
+            "--media",
+            tree(folder / "lists/media", rows),
+        ],
+    ),
+    PathCase(
+        "a folder of media for a CSV",
+        "avrecog data",
+        "--media: is of Kinetics' lists and their label map, and clips.csv holds none",
+        make=lambda folder, rows: [filled(folder / "clips.csv", as_text(rows)).name, "--media", "."],
+    ),
+]
+
+
 GROUPS: Mapping[str, Sequence[Case]] = {
     "Media files": MEDIA,
     "Annotations": TABLES,
+    "A path of your own clips": PATHS,
     "params.yaml": PARAMS,
     "What earlier stages wrote": ARTEFACTS,
     "MMAction2's result files": FOREIGN,

@@ -10,7 +10,7 @@ import projects
 from avrecog import cli
 from avrecog.config import load_params
 from avrecog.training.settings import TrainConfig
-from bad_input.cases import ARTEFACTS, FOREIGN, MEDIA, PARAMS, TABLES
+from bad_input.cases import ARTEFACTS, FOREIGN, MEDIA, PARAMS, PATHS, TABLES
 from bad_input.table import ROOT, table
 from clips import make_tone, write_annotation
 from other_writer import other_writer
@@ -81,6 +81,23 @@ def test_annotations(case, tones, folder, capsys, caplog):
     case.check(folder / "data")
     if case.then.startswith("says so: "):
         assert case.then.removeprefix("says so: ") in caplog.text
+
+
+@pytest.mark.parametrize("case", PATHS, ids=lambda case: case.what)
+def test_paths_of_own_clips(case, tones, tmp_path, capsys):
+    for name in ("dvc.yaml", "recipes/default.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(projects.ROOT / name, tmp_path / name)
+    shutil.copy(tmp_path / "recipes/default.yaml", tmp_path / "params.yaml")
+    with projects.inside(tmp_path):
+        arguments = ["avrecog", "data", *map(str, case.make(tmp_path, tones))]
+        with mock.patch.object(sys, "argv", arguments), pytest.raises(SystemExit) as stop:
+            cli.main()
+    told = capsys.readouterr().err
+    assert stop.value.code == case.exit_code
+    assert case.message in told
+    assert "Traceback" not in told
+    assert (tmp_path / "params.yaml").read_bytes() == (tmp_path / "recipes/default.yaml").read_bytes()
 
 
 @pytest.mark.parametrize("case", PARAMS, ids=lambda case: case.what)

@@ -227,7 +227,6 @@ def test_a_clip_without_a_fold_is_never_taken_for_training():
     ],
 )
 def test_clips_without_a_split_are_cut_and_those_that_have_one_stand(named, sizes, caplog):
-    caplog.set_level("INFO")
     annotated = [name for name, count in named.items() for _ in range(count)]
     n_blank = 100 - len(annotated)
     splits = list(split(["a"] * 100, annotated=[*annotated, *[None] * n_blank]).values())

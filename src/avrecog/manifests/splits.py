@@ -66,7 +66,7 @@ def make_splits(
     if known and None in named:
         counted = Counter(split for split, written in zip(result, named, strict=True) if written is None)
         shares = ", ".join(f"{counted[name]} {name}" for name in ("train", "val", "test") if counted[name])
-        log.info("%d of %d clips have no split in the annotation: %s", counted.total(), len(result), shares)
+        log.warning("%d of %d clips have no split in the annotation: %s", counted.total(), len(result), shares)
     if any(not cut.is_near for cut in cuts.values()):
         log.warning("%s", _said(cuts, fractions))
     return dict(zip(clip_ids, result, strict=True))
