@@ -73,7 +73,7 @@ def training(precision: str) -> list[Row]:
     model = validate(ModelSection, {"architecture": "audio", "depth": 18}, "models.audio")
     front_end = FrontEnd(AudioConfig(LogMelConfig()), None)
     with tempfile.TemporaryDirectory() as folder:
-        writer = StoreWriter(Path(folder) / "audio", {}, (N_MELS,), "float16", "")
+        writer = StoreWriter(Path(folder) / "audio", {}, (N_MELS,), "float16")
         for number in range(n_clips):
             writer.append(f"c{number}", rng.random((N_ROWS, N_MELS)).astype(np.float16))
         writer.finish()

@@ -28,7 +28,7 @@ from avrecog.config import plain
 from avrecog.datasets.augment import AugmentConfig
 from avrecog.inputs import FrontEnd, LabelledClips, open_split, open_store, standardise_inputs
 from avrecog.logmel import AudioConfig, LogMelConfig
-from avrecog.manifests import prepare
+from avrecog.manifests import media_files, prepare
 from avrecog.manifests.clip import clips_digest, read_manifest, read_splits, write_manifest, write_splits
 from avrecog.manifests.kinetics import KineticsConfig, read_kinetics
 from avrecog.manifests.splits import make_splits
@@ -117,9 +117,9 @@ def lists():
     return annotated
 
 
-def copies():
-    paths = [row.path for row in annotated()]
-    return lambda: prepare._contents(paths, [Path(path) for path in paths])
+def digests():
+    paths = [Path(row.path) for row in annotated()]
+    return lambda: [media_files._digest(path) for path in paths if path.exists()]
 
 
 def splits():
@@ -130,7 +130,7 @@ def splits():
 
 def whole_prepare():
     def work():
-        with mock.patch.object(prepare, "probe", found):
+        with mock.patch.object(media_files, "probe", found):
             prepare.prepare(data(), Path("data"))
 
     return work
@@ -158,7 +158,7 @@ def store_written():
 
     def work():
         settings = {"front_end": plain(AUDIO.logmel), "clips": clips_digest(clips)}
-        writer = StoreWriter(Path("data/features/audio"), settings, rows.shape[2:], "float16", "made up")
+        writer = StoreWriter(Path("data/features/audio"), settings, rows.shape[2:], "float16")
         for clip, values in zip(clips, rows, strict=True):
             writer.append(clip.clip_id, values)
         writer.finish()
@@ -172,7 +172,7 @@ def store_taken_up():
 
 def taken_up_with():
     settings = Store(Path("data/features/audio")).settings
-    return settings, (AUDIO.logmel.n_mels,), "float16", "made up"
+    return settings, (AUDIO.logmel.n_mels,), "float16"
 
 
 def store_opened():
@@ -204,7 +204,7 @@ def training_batches(n: int | None) -> None:
 PARTS = {
     "nothing": "(imports only)",
     "lists": "lists read, media found",
-    "copies": "copies looked for",
+    "digests": "digests of all files",
     "splits": "splits cut, groups checked",
     "whole_prepare": "stage prepare, but for probing",
     "manifest_written": "manifest and splits written",

@@ -37,7 +37,7 @@ def crops() -> list[Row]:
     """From the store, and from a file a clip."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        writer = StoreWriter(Path(folder) / "audio", {}, (N_MELS,), "float16", "")
+        writer = StoreWriter(Path(folder) / "audio", {}, (N_MELS,), "float16")
         for number in range(N_CLIPS):
             rows = rng.standard_normal((N_ROWS, N_MELS)).astype(np.float16)
             writer.append(f"c{number}", rows)
@@ -96,11 +96,11 @@ def loop(name: str, config: ModelConfig, front_end: FrontEnd, train: TrainConfig
     with tempfile.TemporaryDirectory() as folder:
         rows = {}
         if name == "audio":
-            writer = StoreWriter(Path(folder) / "audio", {}, (N_MELS,), "float16", "")
+            writer = StoreWriter(Path(folder) / "audio", {}, (N_MELS,), "float16")
             shape, kind = (150, N_MELS), np.float16
         else:
             assert front_end.video is not None
-            writer = StoreWriter(Path(folder) / "video", {}, (front_end.video.height, front_end.video.width, 3), "uint8", "")
+            writer = StoreWriter(Path(folder) / "video", {}, (front_end.video.height, front_end.video.width, 3), "uint8")
             shape, kind = (20, front_end.video.height, front_end.video.width, 3), np.uint8
         for number in range(n_clips):
             writer.append(f"c{number}", (60 * rng.random(shape)).astype(kind))

@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,10 @@ def clip(path: Path, clip_id: str, start_s: float = 0.0, stop_s: float | None = 
     return Clip(
         clip_id, str(path), "x", clip_id, None, start_s, stop_s, stop_s - start_s, n_frames, *_probed(path, found)
     )
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _probed(path: Path, found) -> tuple[float, int, bool, bool]:
@@ -207,10 +212,10 @@ def test_a_resumed_extraction_lists_skipped_clips_again(clips, broken, tmp_path,
     assert [row["clip_id"] for row in skipped(tmp_path / "out")] == ["lost"]
 
 
-@pytest.mark.parametrize("change", ["clips", "settings", "file"])
+@pytest.mark.parametrize("change", ["clips", "settings", "content"])
 def test_an_interrupted_extraction_of_something_else_is_begun_anew(clips, tmp_path, monkeypatch, decoded, change):
     path = make_video(tmp_path / "own.mp4", n_frames=5).path
-    clips = [*clips, clip(path, "own")]
+    clips = [*clips, dataclasses.replace(clip(path, "own"), digest=digest(path))]
     with monkeypatch.context() as patch:
         fail_after(patch, 3)
         with pytest.raises(KeyboardInterrupt):
@@ -221,10 +226,38 @@ def test_an_interrupted_extraction_of_something_else_is_begun_anew(clips, tmp_pa
     elif change == "settings":
         audio, video = AudioConfig(logmel=LogMelConfig(n_mels=8)), VideoConfig(fps=2.0, height=16, width=16)
     else:
-        os.utime(path, (1, 1))
+        path.write_bytes(make_video(tmp_path / "other.mp4", n_frames=6).path.read_bytes())
+        clips = [*clips[:-1], dataclasses.replace(clips[-1], digest=digest(path))]
     decoded.clear()
     extract_all(clips, tmp_path / "out", audio, video, 0.0)
     assert len(decoded) == 8
+
+
+def test_a_file_that_has_changed_since_it_was_prepared_is_refused_before_anything_is_written(tmp_path):
+    paths = [make_tone(tmp_path / f"{name}.wav", duration_s=0.5).path for name in "abc"]
+    clips = [dataclasses.replace(clip(path, path.stem), digest=digest(path)) for path in paths]
+    extract_all(clips, tmp_path / "out", AUDIO, None, 0.0)
+    before = bytes_of(tmp_path / "out")
+    make_tone(paths[1], frequency_hz=500.0, duration_s=0.5)
+    with pytest.raises(MediaError, match=r"1 media files have changed .*: .*/b.wav; run `dvc repro -f"):
+        extract_all(clips, tmp_path / "out", AUDIO, None, 0.0)
+    assert bytes_of(tmp_path / "out") == before
+
+
+def test_a_file_written_anew_with_the_same_content_has_not_changed(tmp_path):
+    path = make_tone(tmp_path / "a.wav", duration_s=0.5).path
+    known = dataclasses.replace(clip(path, "a"), digest=digest(path))
+    path.write_bytes(path.read_bytes())
+    os.utime(path, (1, 1))
+    assert extract_all([known], tmp_path / "out", AUDIO, None, 0.0).metrics["n_skipped"] == 0
+
+
+def test_a_clip_is_not_called_shorter_than_a_guess(tmp_path):
+    path = make_tone(tmp_path / "a.wav", duration_s=0.5).path
+    whole = dataclasses.replace(clip(path, "a"), stop_s=None, duration_s=9.0)
+    assert extract_all([whole], tmp_path / "out", AUDIO, None, 0.0).metrics["n_shorter"] == 1
+    guessed = dataclasses.replace(whole, duration_estimated=True)
+    assert extract_all([guessed], tmp_path / "out", AUDIO, None, 0.0).metrics["n_shorter"] == 0
 
 
 def test_a_finished_extraction_is_done_anew_with_the_same_bytes(clips, tmp_path, decoded):

@@ -21,7 +21,7 @@ def open_test(tmp_path):
     """Opens split test of clips that have 400 mel frames each."""
 
     def opened(*clips, **config):
-        writer = StoreWriter(tmp_path / "audio", plain(FRONT_END.audio.logmel), (4,), "float16", "here")
+        writer = StoreWriter(tmp_path / "audio", plain(FRONT_END.audio.logmel), (4,), "float16")
         for clip in clips:
             writer.append(clip.clip_id, np.zeros((400, 4)))
         writer.finish()

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -89,3 +90,65 @@ def test_drawing_leaves_the_backend_and_the_settings_alone(tmp_path):
     before = dict(matplotlib.rcParams)
     draw_curve(tmp_path / "a.png")
     assert dict(matplotlib.rcParams) == before
+
+
+HARD = ["Ba$$ guitar", "$x", "a_b^c {d}", r"\alpha$\frac{$", "音 \u0e01 \U0001f3b8", "_hidden", "%s", "\u05d0"]
+
+
+def test_names_are_drawn_as_they_are_written(tmp_path, caplog):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        matrix = np.eye(len(HARD), dtype=int)
+        plots.plot_confusion(matrix, HARD, tmp_path / "confusion.png", title="$$")
+        weights = np.linspace(0, 1, 11)
+        plots.plot_fusion_curve(weights, {"$val": weights}, (HARD[0], HARD[3]), 0.4, tmp_path / "curve.png", "$$")
+        plots.plot_fusion_ternary(
+            np.eye(3), np.arange(3.0), HARD[:3], np.eye(3)[0], tmp_path / "ternary.png", label="$$"
+        )
+        plots.plot_fusion_parallel(np.eye(8), np.arange(8.0), HARD, np.eye(8)[0], tmp_path / "parallel.png", "$$")
+        plots.plot_history([{"epoch": 1, "train_loss": 1.0, "train_top1": 0.1}], tmp_path / "history.png", "$$")
+    assert len(list(tmp_path.glob("*.png"))) == 5
+    assert caplog.messages == []
+
+
+def test_no_text_of_a_picture_is_taken_for_a_formula(tmp_path):
+    with plots.drawing(tmp_path / "a.png", (3, 3)) as figure:
+        axes = figure.add_subplot()
+        axes.plot([0, 1], label="$a$")
+        axes.set_xticks([0, 1], ["$b$", "$c$"])
+        axes.set(title="$d$", xlabel="$e$")
+        axes.legend()
+        figure.suptitle("$f$")
+    texts = {text.get_text(): text.get_parse_math() for text in figure.findobj(matplotlib.text.Text)}
+    assert {f"${letter}$" for letter in "abcdef"} <= texts.keys()
+    assert not any(texts.values())
+
+
+@pytest.mark.parametrize("fault", [ValueError("no"), RuntimeError("matplotlib"), MemoryError()])
+def test_a_picture_that_cannot_be_drawn_is_a_warning_and_leaves_no_old_one(tmp_path, monkeypatch, caplog, fault):
+    path = tmp_path / "a.png"
+    draw_confusion(path)
+
+    def fail(*args, **kwargs):
+        raise fault
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    draw_confusion(path)
+    assert list(tmp_path.iterdir()) == []
+    assert f"a.png: can't be drawn and is left out ({type(fault).__name__}: " in caplog.text
+
+
+def test_numbers_that_no_picture_can_show_are_a_warning_too(tmp_path, caplog):
+    weights = np.linspace(0, 1, 11)
+    curves = dict.fromkeys(["train", "val", "test", "more"], weights)
+    plots.plot_fusion_curve(weights, curves, ("audio", "rgb"), 0.4, tmp_path / "a.png")
+    assert "a.png: can't be drawn" in caplog.text
+
+
+def test_a_full_disk_is_told_as_everywhere(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(OSError, match="No space left"):
+        draw_confusion(tmp_path / "a.png")

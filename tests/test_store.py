@@ -19,7 +19,7 @@ ids = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"),
 
 
 def writer(folder: Path, **changes) -> StoreWriter:
-    values = {"settings": SETTINGS, "row_shape": (3,), "dtype": "float16", "source": "files", **changes}
+    values = {"settings": SETTINGS, "row_shape": (3,), "dtype": "float16", **changes}
     return StoreWriter(folder, **values)
 
 
@@ -184,7 +184,7 @@ def test_clips_whose_rows_are_not_on_the_disk_are_forgotten(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"settings": {}}, {"row_shape": (4,)}, {"dtype": "float32"}, {"source": "other files"}]
+    "changes", [{"settings": {}}, {"row_shape": (4,)}, {"dtype": "float32"}]
 )
 def test_an_unfinished_store_of_other_settings_or_files_is_begun_anew(tmp_path, changes, caplog):
     unfinished(tmp_path / "store")
@@ -292,7 +292,7 @@ def test_arrays_in_memory_look_like_a_store(tmp_path):
 
 @pytest.mark.parametrize("moment", ["between rows and lines", "after the lines"])
 def test_a_flush_that_is_interrupted_is_not_begun_again(tmp_path, monkeypatch, moment):
-    writer = StoreWriter(tmp_path / "store", {"front_end": {}}, (2,), "float16", "source")
+    writer = StoreWriter(tmp_path / "store", {"front_end": {}}, (2,), "float16")
     writer.append("a", np.ones((3, 2)))
     writer.flush()
     writer.append("b", np.full((2, 2), 2))
@@ -308,7 +308,7 @@ def test_a_flush_that_is_interrupted_is_not_begun_again(tmp_path, monkeypatch, m
         writer.flush()
     monkeypatch.undo()
     writer.close()
-    resumed = StoreWriter(tmp_path / "store", {"front_end": {}}, (2,), "float16", "source")
+    resumed = StoreWriter(tmp_path / "store", {"front_end": {}}, (2,), "float16")
     for clip_id in {"b", "c"} - resumed.stored.keys():
         resumed.append(clip_id, np.full((2, 2), 2))
     resumed.finish()

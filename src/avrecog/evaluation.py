@@ -151,4 +151,4 @@ def _write_plots(plots: Path, table: ScoreTable, test_probabilities: np.ndarray,
     plot_reliability(reliability_bins(test_probabilities, table.labels), files[2])
     plot_history(read_history(checkpoints / "history.csv"), files[3])
     write_predictions(files[4], table.clip_ids, table.labels, test_probabilities, table.classes)
-    return files
+    return [file for file in files if file.exists()]  # a picture that can't be drawn is left out

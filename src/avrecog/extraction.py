@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import hashlib
 import logging
 import math
 import os
@@ -24,6 +23,7 @@ from avrecog.errors import AvrecogError, ConfigError, MediaError
 from avrecog.hardware import pick_device, to_device
 from avrecog.logmel import FRONT_ENDS, AudioConfig, LogMel, LogMelConfig, log_mel_blocks
 from avrecog.manifests.clip import Clip, clips_digest, media_path
+from avrecog.manifests.media_files import check_unchanged
 from avrecog.media.audio import audio_blocks
 from avrecog.media.features import ENDING as FEATURES
 from avrecog.media.features import read_features
@@ -83,20 +83,21 @@ def extract_all(
 
     Raises:
         ConfigError: if there are feature files, and the front end in force is not the one they were made by.
-        MediaError: if more than the fraction `max_skipped` of the clips can't be decoded.
+        MediaError: if files have changed since stage prepare read them, or more than the fraction `max_skipped` of the
+            clips can't be decoded.
         LockError: if another process is writing `out`.
     """
     began = time.perf_counter()
     _check_features(clips, audio)
-    source = _source(clips)
+    check_unchanged(clips)
     with sole_writer(out), contextlib.ExitStack() as stack:
         writers: dict[str, StoreWriter] = {}
         if audio is not None:
             settings = {"front_end": plain(audio.logmel), "clips": clips_digest(clips)}
-            writers["audio"] = StoreWriter(out / "audio", settings, (audio.logmel.n_mels,), "float16", source)
+            writers["audio"] = StoreWriter(out / "audio", settings, (audio.logmel.n_mels,), "float16")
         if video is not None:
             settings = {"front_end": plain(video), "clips": clips_digest(clips)}
-            writers["video"] = StoreWriter(out / "video", settings, (video.height, video.width, 3), "uint8", source)
+            writers["video"] = StoreWriter(out / "video", settings, (video.height, video.width, 3), "uint8")
         for writer in writers.values():
             stack.callback(writer.close)
         n_new, skipped = _fill(clips, writers, audio, video, out)
@@ -149,16 +150,6 @@ def _check_features(clips: Sequence[Clip], audio: AudioConfig | None) -> None:
             f"params.yaml: {first} holds features that MMAction2 made, which only its own front end describes; set "
             f"audio.logmel: mmaction2"
         )
-
-
-def _source(clips: Sequence[Clip]) -> str:
-    """Of the size and the time of change of every media file: other files must not go on with a store of these."""
-    digest = hashlib.sha256()
-    for path in dict.fromkeys(clip.path for clip in clips):
-        with contextlib.suppress(OSError):  # a missing file is listed as skipped when it is its turn
-            status = media_path(path).stat()
-            digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
 
 
 def _fill(
@@ -229,11 +220,16 @@ def _log_mel(front_end: LogMel, waveform: np.ndarray, device: torch.device) -> n
 def _shorter(
     clips: Sequence[Clip], writers: dict[str, StoreWriter], audio: AudioConfig | None, video: VideoConfig | None
 ) -> list[tuple[Clip, str]]:
-    """The stored tracks that last less than nine tenths of their clip, and how long they are: a cut-off file."""
+    """The stored tracks that last less than nine tenths of their clip, and how long they are: a cut-off file.
+
+    A clip whose length is a guess is left out: nothing says how long it should be.
+    """
     rate = {"audio": audio.logmel.sample_rate / audio.logmel.hop_length if audio is not None else 0.0}
     rate["video"] = video.fps if video is not None else 0.0
     found = []
     for clip in clips:
+        if clip.duration_estimated:
+            continue
         for modality, writer in writers.items():
             stored_s = writer.stored.get(clip.clip_id, math.inf) / rate[modality]
             if stored_s + 2 / rate[modality] < 0.9 * clip.duration_s:

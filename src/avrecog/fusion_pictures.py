@@ -31,6 +31,8 @@ def draw_fusion(
 ) -> list[Path]:
     """Write the table of trials and the pictures; the paths of those that there are.
 
+    A picture that can't be drawn is left out.
+
     Args:
         fused: what is reported on test.
         shown: what the picture of the weights is of: `fused`, or where that has no weights another one.
@@ -46,7 +48,7 @@ def draw_fusion(
     counts = (confusion_matrix(fused(probabilities[:, block]), labels[block]) for block in blocks(len(labels)))
     matrix = functools.reduce(np.add, counts)
     plots.plot_confusion(matrix, test[1].classes, confusion, title="Confusion on test, fused")
-    files = [confusion]
+    files = [confusion] if confusion.exists() else []
     if tried:
         files.append(folder / "fusion_trials.csv")
         write_table(
@@ -74,7 +76,7 @@ def draw_fusion(
         plots.plot_fusion_parallel(weights, values, models, shown.weights, picture, f"{label} on val")
     else:
         return files
-    return [picture, *files]
+    return [picture, *files] if picture.exists() else files
 
 
 def _worth(points: np.ndarray, shown: Fusion, stack: np.ndarray, table: ScoreTable, config: FuseConfig) -> np.ndarray:

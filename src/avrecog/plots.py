@@ -1,17 +1,24 @@
 """Pictures of results, as PNG files whose bytes are the same for the same numbers.
 
-matplotlib is imported when a picture is drawn, never before, and needs no screen.
+matplotlib is imported when a picture is drawn, never before, and needs no screen. A picture that can't be drawn never
+ends a stage, whose numbers stand in tables. Text is drawn as it is written: a class may be called `Ba$$ guitar`.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
 from avrecog.atomic import atomic_path
 from avrecog.metrics import ReliabilityBins
+
+log = logging.getLogger(__name__)
 
 DPI = 110
 BLUE, ORANGE, GREY, GREEN, RED = "#2b6cb0", "#dd6b20", "#718096", "#2f855a", "#e53e3e"
@@ -30,9 +37,30 @@ _STYLE: dict[Any, Any] = {
     "grid.color": "#e2e8f0",
     "legend.frameon": False,
     "lines.linewidth": 1.8,
+    "text.parse_math": False,
 }
 
+Arguments = ParamSpec("Arguments")
 
+
+def _picture(draw: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Decorator for what writes a picture to its argument `path`: where it fails, a warning and no picture."""
+
+    @functools.wraps(draw)
+    def drawn_or_told(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        try:
+            draw(*args, **kwargs)
+        except OSError:  # a full disk: what stands beside the picture meets it too
+            raise
+        except Exception as error:  # noqa: BLE001  matplotlib raises anything
+            path: Path = inspect.signature(draw).bind(*args, **kwargs).arguments["path"]
+            path.unlink(missing_ok=True)  # of a run before
+            log.warning("%s: can't be drawn and is left out (%s: %s)", path, type(error).__name__, str(error)[:300])
+
+    return drawn_or_told
+
+
+@_picture
 def plot_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title: str = "") -> None:
     """Write a picture of a (K, K) confusion matrix: rows true, columns predicted.
 
@@ -58,6 +86,7 @@ def plot_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title
                 axes.text(column, row, f"{matrix[row, column]}", ha="center", va="center", color=colour, fontsize=9)
 
 
+@_picture
 def plot_reliability(bins: ReliabilityBins, path: Path, title: str = "") -> None:
     """Write a reliability diagram: accuracy by confidence above, how many clips below."""
     filled = bins.n_clips > 0
@@ -76,6 +105,7 @@ def plot_reliability(bins: ReliabilityBins, path: Path, title: str = "") -> None
         lower.set(xlabel="confidence in the top class", ylabel="clips")
 
 
+@_picture
 def plot_fusion_curve(
     weights: np.ndarray,
     curves: Mapping[str, np.ndarray],
@@ -124,6 +154,7 @@ def plot_fusion_curve(
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
+@_picture
 def plot_fusion_ternary(
     coefficients: np.ndarray,
     values: np.ndarray,
@@ -176,6 +207,7 @@ def plot_fusion_ternary(
         figure.suptitle(said, fontsize=11, fontweight="bold")
 
 
+@_picture
 def plot_fusion_parallel(
     coefficients: np.ndarray,
     values: np.ndarray,
@@ -204,6 +236,7 @@ def plot_fusion_parallel(
         figure.colorbar(_scale(low, high), ax=axes, fraction=0.04, pad=0.03, label=label)
 
 
+@_picture
 def plot_history(history: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> None:
     """Write loss and top-1 by epoch.
 
@@ -246,7 +279,10 @@ def drawing(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **_STYLE}):
+    settings = {**matplotlib.rcParamsDefault, "backend": "agg", **_STYLE}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        for letters_without_shape in ("Glyph ", "Matplotlib currently does not support"):
+            warnings.filterwarnings("ignore", letters_without_shape, UserWarning)  # they are drawn as boxes
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure

@@ -36,25 +36,21 @@ FLUSH_EVERY_S = 5.0  # at the latest, so that a kill costs no more than this
 class StoreWriter:
     """Appends clips to a store that is being made, or goes on with one that a kill left unfinished."""
 
-    def __init__(
-        self, folder: Path, settings: Mapping[str, Any], row_shape: Sequence[int], dtype: str, source: str
-    ) -> None:
-        """Open `folder` for writing; a finished store there is begun anew.
+    def __init__(self, folder: Path, settings: Mapping[str, Any], row_shape: Sequence[int], dtype: str) -> None:
+        """Open `folder` for writing; a finished store there, or an unfinished one of other settings, is begun anew.
 
         Args:
             folder: of the store.
-            settings: kept in the store, for its readers to check.
+            settings: kept in the store, for its readers to check; they name what the rows are made from too.
             row_shape: of a row.
             dtype: of the values.
-            source: names what the rows are made from; an unfinished store of another source is begun anew.
         """
         self.folder = folder
         self.header: dict[str, Any] = {"settings": dict(settings), "row_shape": list(row_shape), "dtype": dtype}
-        self._begun = {**self.header, "source": source}
         self.stored: dict[str, int] = {}  # clip_id -> rows
         self._open, self._flushing = True, False
         remove_leftovers(folder)
-        if (folder / "unfinished.json").exists() and _header(folder / "unfinished.json") == self._begun:
+        if (folder / "unfinished.json").exists() and _header(folder / "unfinished.json") == self.header:
             self._take_up()
         else:
             self._begin()
@@ -141,7 +137,7 @@ class StoreWriter:
     def _begin(self) -> None:
         if self.folder.exists() and any(self.folder.iterdir()):
             finished = (self.folder / "store.json").exists()
-            reason = "it was finished" if finished else "it was begun with other settings, clips or files"
+            reason = "it was finished" if finished else "it was begun with other settings or clips"
             log.info("%s: the store there is not gone on with: %s; begun anew", self.folder, reason)
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +145,7 @@ class StoreWriter:
         with (self.folder / "index.csv").open("w", encoding="utf-8") as file:
             file.write("clip_id,start,n_rows,crc32\n")
         with atomic_path(self.folder / "unfinished.json") as temporary:  # last: it says that the others can be taken up
-            temporary.write_text(json.dumps(self._begun, sort_keys=True), encoding="utf-8")
+            temporary.write_text(json.dumps(self.header, sort_keys=True), encoding="utf-8")
 
     def _take_up(self) -> None:
         """Keep the clips whose lines are whole; cut off what a kill left behind them."""

@@ -19,7 +19,7 @@ from avrecog.manifests.clip import (
 
 CLIP = Clip("a", "media/a.mp4", "dog", "a", None, 0.0, 1.0, 1.0, 25, 25.0, 16_000, True, True)
 HEADER = ",".join(COLUMNS)
-ROW = "a,media/a.mp4,dog,a,,0.0,1.0,1.0,25,25.0,16000,true,true"
+ROW = "a,media/a.mp4,dog,a,,0.0,1.0,1.0,25,25.0,16000,true,true,false,"
 
 words = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from(",\"'\n; "), min_size=1)
 times = st.floats(0, 1e6).map(lambda second: round(second, 6))
@@ -35,13 +35,15 @@ def clips(draw):
         group=draw(words),
         fold=draw(st.none() | st.integers(0, 9)),
         start_s=start_s,
-        stop_s=start_s + draw(st.floats(0.01, 1e6)),
-        duration_s=draw(times),
+        stop_s=draw(st.none() | st.floats(0.01, 1e6).map(lambda seconds: start_s + seconds)),
+        duration_s=draw(st.floats(0.01, 1e6)),
         n_frames=draw(st.integers(0, 10**9)),
         fps=draw(times),
         sample_rate=draw(st.sampled_from([0, 16_000, 44_100])),
         has_audio=draw(st.booleans()),
         has_video=draw(st.booleans()),
+        duration_estimated=draw(st.booleans()),
+        digest=draw(st.sampled_from(["", "0" * 64])),
     )
 
 
@@ -60,16 +62,18 @@ def test_splits_come_back_in_their_order(tmp_path_factory, splits):
 
 
 def test_the_written_form_is_plain_csv(tmp_path):
-    write_manifest(tmp_path / "manifest.csv", [CLIP, dataclasses.replace(CLIP, clip_id="b", fold=3, has_audio=False)])
+    other = dataclasses.replace(CLIP, clip_id="b", fold=3, has_audio=False, stop_s=None)
+    other = dataclasses.replace(other, duration_estimated=True, digest="00ff")
+    write_manifest(tmp_path / "manifest.csv", [CLIP, other])
     assert (tmp_path / "manifest.csv").read_text() == (
-        f"{HEADER}\n{ROW}\nb,media/a.mp4,dog,a,3,0.0,1.0,1.0,25,25.0,16000,false,true\n"
+        f"{HEADER}\n{ROW}\nb,media/a.mp4,dog,a,3,0.0,,1.0,25,25.0,16000,false,true,true,00ff\n"
     )
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (ROW.replace("true,true", "true"), "line 2: .*expected true or false, got None"),
+        (ROW.replace("true,true", "true"), "line 2: .*expected true or false, got ''"),
         (ROW.replace("true,true", "True,true"), "line 2: expected true or false, got 'True'"),
         (ROW.replace(",25,", ",25.5,"), "line 2: invalid literal for int"),
         (ROW.replace(",0.0,", ",x,"), "line 2: could not convert string to float: 'x'; run `dvc repro -f prepare`"),
@@ -78,6 +82,9 @@ def test_the_written_form_is_plain_csv(tmp_path):
         (ROW.replace(",0.0,1.0,", ",0.0,inf,"), "got 0.0 and inf"),
         (ROW.replace(",0.0,1.0,", ",-1.0,1.0,"), "got -1.0 and 1.0"),
         (ROW.replace(",0.0,1.0,", ",1.0,1.0,"), "got 1.0 and 1.0"),
+        (ROW.replace(",0.0,1.0,1.0,", ",0.0,,0.0,"), "expected duration_s above 0, got 0.0"),
+        (ROW.replace(",0.0,1.0,1.0,", ",0.0,,,"), "could not convert string to float: ''"),
+        (ROW.removesuffix(","), "line 2: expected a digest, got no cell"),
         (f"{ROW}\n{ROW}", "clip_id 'a' stands twice"),
         ("a,b", "line 2: "),
     ],

@@ -23,7 +23,7 @@ def read(tmp_path):
     def from_lines(lines: str | bytes, *files: str, labels: str = "abseiling\nair drumming\n") -> list[AnnotatedClip]:
         for file in files:
             (tmp_path / "root" / file).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / "root" / file).touch()
+            (tmp_path / "root" / file).write_text("words\n" if file.endswith(".txt") else "")
         (tmp_path / "root").mkdir(exist_ok=True)
         (tmp_path / "lists").mkdir(exist_ok=True)
         (tmp_path / "lists/train.txt").write_bytes(lines if isinstance(lines, bytes) else lines.encode())
@@ -108,6 +108,27 @@ def test_a_file_written_in_full_wins_over_its_like(found):
     assert found("a_000012_000022", "a.mp4", "a_000012_000022.mp4") == "a_000012_000022.mp4"
 
 
+def test_what_a_downloader_leaves_beside_a_file_is_not_taken_for_it(found):
+    assert found("a", "a.MTS", "a.txt") == "a.MTS"
+    assert found("b", "b_000012_000022.amr", "b_000012_000022.txt") == "b_000012_000022.amr"
+
+
+def test_a_number_behind_a_dot_is_no_ending(found):
+    assert found("v.1", "v.1.mp4", "v.2.mp4", "v_000001_000002.mp4") == "v.1.mp4"
+    assert found("v.3", "v_000001_000002.mp4") == "v.3"  # missing, not another video
+
+
+def test_a_class_folder_is_found_however_its_name_is_written(read, tmp_path):
+    composed, decomposed = "caf\xe9 noise", "cafe\u0301_noise"
+    (clip,) = read("a 0\n", f"{decomposed}/a.mp4", labels=f"{composed}\nother\n")
+    assert (clip.path, clip.label) == (str(tmp_path / "root" / decomposed / "a.mp4"), composed)
+
+
+def test_labels_are_counted_by_lines_whatever_else_ends_a_line_in_unicode(tmp_path):
+    (tmp_path / "labels.txt").write_text("a\u2028b\nc\xa0\x0c\ncafe\u0301\n", encoding="utf-8")
+    assert read_label_map(tmp_path, KineticsConfig(**NAMES, train_root="media")) == ["a b", "c", "caf\xe9"]
+
+
 def test_an_absolute_path_stays_as_it_is(read, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/a.mp4").touch()
@@ -156,6 +177,7 @@ def test_all_wrong_lines_are_counted_and_twenty_are_shown(read):
         ("a 0\n", "\n", "labels.txt: is empty; expected one class name a line"),
         ("a 0\n", "x\n\ny\n", "labels.txt, line 2: is empty; every line is a class"),
         ("a 0\n", "x\ny\nx\n", "labels.txt, line 3: class 'x' stands in line 1 already"),
+        ("a 0\n", "caf\xe9\ny\ncafe\u0301\n", "labels.txt, line 3: class 'caf\xe9' stands in line 1 already"),
         (b"\xff 0\n", "x\ny\n", "train.txt: expected text in UTF-8"),
     ],
 )
@@ -190,8 +212,8 @@ def test_a_wrong_setting_is_refused(change, message):
 def test_a_folder_that_dvc_would_hash_for_hours_is_refused(tmp_path):
     (tmp_path / "train.txt").touch()
     check_only_lists(tmp_path)
-    (tmp_path / "a.MP4").touch()
-    with pytest.raises(ManifestError, match=r"holds a.MP4, a media file; DVC hashes everything in data.annotation"):
+    (tmp_path / "a.MP4").write_bytes(b"\0\0\0\x18ftypmp42")
+    with pytest.raises(ManifestError, match=r"holds a.MP4, which isn't text; DVC hashes everything in data.annotation"):
         check_only_lists(tmp_path)
     (tmp_path / "a.MP4").unlink()
     (tmp_path / "videos_train").mkdir()

@@ -1,14 +1,21 @@
+import dataclasses
+import hashlib
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from avrecog.errors import ConfigError, LeakError, ManifestError
+from avrecog.manifests import media_files
 from avrecog.manifests.clip import Clip, read_labels, read_manifest, read_splits
 from avrecog.manifests.prepare import DataConfig, prepare
+from avrecog.outcome import Outcome
 from clips import make_labelled_folder, make_tone, make_video, write_annotation
 
 
@@ -83,6 +90,8 @@ def test_a_folder_becomes_manifest_splits_labels_and_report(tmp_path):
         "n_missing": 0,
         "skipped": [],
         "ends_cut": [],
+        "passed_over": [],
+        "spellings": {},
         "n_silent": 0,
         "n_pictureless": 0,
         "splits": {"train": {"high": 3, "low": 3}, "val": {"high": 1, "low": 1}, "test": {"high": 1, "low": 1}},
@@ -108,10 +117,11 @@ def test_what_the_files_hold_stands_in_the_manifest(run, media):
     clips = {clip.clip_id: clip for clip in read_manifest(run(rows) / "manifest.csv")}
     a, c, d = (clips[name] for name in "acd")
     path = str(media / "a.wav")
-    assert a == Clip("a", path, "x", path, None, 0.0, 1.0, 1.0, 0, 0.0, 16_000, True, False)
+    digest = hashlib.sha256((media / "a.wav").read_bytes()).hexdigest()
+    assert a == Clip("a", path, "x", path, None, 0.0, None, 1.0, 0, 0.0, 16_000, True, False, False, digest)
     assert (c.n_frames, c.fps, c.sample_rate, c.has_audio, c.has_video) == (25, 25.0, 16_000, True, True)
     assert (d.n_frames, d.fps, d.sample_rate, d.has_audio, d.has_video) == (10, 5.0, 0, False, True)
-    assert d.stop_s == 2.0
+    assert (d.stop_s, d.duration_s) == (None, 2.0)
 
 
 def test_one_file_gives_many_clips_with_ids_of_their_times(run):
@@ -120,15 +130,41 @@ def test_one_file_gives_many_clips_with_ids_of_their_times(run):
     assert [(clip.start_s, clip.stop_s, clip.duration_s) for clip in clips][1] == (0.05, 0.1, 0.05)
 
 
-def test_an_open_end_is_the_files_end_and_an_end_beyond_it_is_cut(run):
+def test_an_end_that_nobody_annotated_is_open_and_one_beyond_the_files_is_cut(run):
     rows = [
         *spans(n=8),
         {"path": "b.wav", "label": "x", "start": 0.75, "end": None, "group": "p"},
         {"path": "b.wav", "label": "x", "start": None, "end": 7.0, "group": "p"},
     ]
     clips = {clip.clip_id: clip for clip in read_manifest(run(rows) / "manifest.csv")}
-    assert clips["b@0.75-"].stop_s == 1.0
-    assert clips["b@0-7"].stop_s == 1.0
+    assert (clips["b@0.75-"].stop_s, clips["b@0.75-"].duration_s) == (None, 0.25)
+    assert (clips["b@0-7"].stop_s, clips["b@0-7"].duration_s) == (1.0, 1.0)
+
+
+def test_what_is_annotated_is_not_held_against_a_guess(run, monkeypatch):
+    real = media_files.probe
+
+    def guess(path):
+        found = real(path)
+        return dataclasses.replace(found, duration_s=0.5, duration_estimated=True) if path.name == "b.wav" else found
+
+    monkeypatch.setattr(media_files, "probe", guess)
+    rows = [
+        *spans(n=8),
+        {"path": "b.wav", "label": "x", "start": None, "end": None, "group": "p", "clip_id": "whole"},
+        {"path": "b.wav", "label": "x", "start": 0.75, "end": None, "group": "p"},  # begins after the guess
+        {"path": "b.wav", "label": "x", "start": 0.25, "end": 7.0, "group": "p"},
+    ]
+    out = run(rows, max_skipped=0.0)
+    clips = {clip.clip_id: clip for clip in read_manifest(out / "manifest.csv")}
+    assert [(clip.stop_s, clip.duration_s, clip.duration_estimated) for clip in list(clips.values())[8:]] == [
+        (None, 0.5, True),
+        (None, 0.01, True),
+        (7.0, 6.75, False),
+    ]
+    assert json.loads((out / "report.json").read_text())["ends_cut"] == []
+    with pytest.raises(ManifestError, match="expected 0.01 s at least, got 0.75 to 0.755 s"):
+        run([*rows, {**rows[-1], "start": 0.75, "end": 0.755}], max_skipped=0.0)
 
 
 def test_without_a_group_column_clips_of_one_file_stay_on_one_side(run):
@@ -175,7 +211,9 @@ def test_too_many_unreadable_clips_fail_with_the_list(run):
 
 
 def test_doubled_ids_are_refused_with_their_lines(run):
-    with pytest.raises(ManifestError, match=r"2 clip ids stand more than once, the first is 'a' \(.*2 and .*line 3\)"):
+    with pytest.raises(
+        ManifestError, match=r"2 clip ids stand more than once, the first is 'a.wav' \(.*2 and .*line 3\)"
+    ):
         run([{"path": path, "label": "x"} for path in ("a.wav", "a.wav", "b.wav", "b.wav")])
 
 
@@ -217,11 +255,9 @@ def test_a_class_that_only_training_has_is_a_warning(run, caplog):
 
 
 def test_each_file_is_opened_once(run, monkeypatch):
-    from avrecog.manifests import prepare as module
-
     opened = []
-    probe = module.probe
-    monkeypatch.setattr(module, "probe", lambda path: opened.append(path.name) or probe(path))
+    probe = media_files.probe
+    monkeypatch.setattr(media_files, "probe", lambda path: opened.append(path.name) or probe(path))
     run([*spans("a.wav", 6), *spans("b.wav", 6)])
     assert sorted(opened) == ["a.wav", "b.wav"]
 
@@ -246,3 +282,138 @@ def test_the_same_annotation_gives_the_same_bytes(run, tmp_path):
 def test_a_wrong_setting_is_refused(changes, message):
     with pytest.raises((ConfigError, ValueError), match=message):
         DataConfig(**{"source": "csv", "annotation": "clips.csv", **changes})
+
+
+def tree(folder: Path, classes: list[str | bytes], n: int = 6) -> Path:
+    """A folder of classes of n tones."""
+    for index, name in enumerate(classes):
+        path = folder / os.fsdecode(name)
+        for number in range(n):
+            make_tone(path / f"{number}.wav", 300.0 + 100 * index + 7 * number)
+    return folder
+
+
+def prepared(root: Path, **changes: Any) -> Outcome:
+    return prepare(DataConfig(source="folder", annotation=str(root), **changes), root.parent / "out")
+
+
+def report_of(root: Path) -> dict[str, Any]:
+    return json.loads((root.parent / "out/report.json").read_text(encoding="utf-8"))
+
+
+def test_two_spellings_of_a_class_are_joined_and_a_line_says_so(tmp_path):
+    root = tree(tmp_path / "clips", ["caf\xe9", "cafe\u0301", "low\u200b", "high"])
+    outcome = prepared(root)
+    assert read_labels(tmp_path / "out/labels.txt") == ["caf\xe9", "high", "low"]
+    assert r"spellings joined: 'cafe\u0301' and 'caf\xe9' as café, 'low\u200b' as low" in outcome.summary
+    assert len(read_manifest(tmp_path / "out/manifest.csv")) == 24
+
+
+def test_groups_and_splits_are_joined_like_labels(run):
+    rows = [
+        {**row, "split": ("train\u200b", "train", "val", "test\xa0")[i // 2 % 4]} for i, row in enumerate(spans(n=8))
+    ]
+    rows[0]["group"], rows[1]["group"] = "Jose\u0301", "Jos\xe9 "
+    out = run(rows)
+    assert len({clip.group for clip in read_manifest(out / "manifest.csv")}) == 7
+    rows[4]["group"] = "Jos\xe9"
+    with pytest.raises(LeakError, match="group 'Jos\xe9' stands in train and in val"):
+        run(rows)
+
+
+def test_labels_that_look_alike_get_one_warning_that_names_both(run, caplog):
+    rows = [{**row, "label": ("Dog", "dog")[i % 2]} for i, row in enumerate(spans())]
+    with caplog.at_level(logging.WARNING):
+        run(rows)
+    assert caplog.messages == ["classes look alike and are told apart nevertheless: 'Dog' and 'dog'"]
+
+
+def test_a_label_of_which_nothing_can_be_seen_is_refused(run):
+    with pytest.raises(ManifestError, match=r"line 12: expected a label that can be seen, got '\\u200b'"):
+        run([*spans(), {"path": "b.wav", "label": "\u200b"}])
+
+
+def test_a_file_name_that_is_no_utf8_is_skipped_and_shown_escaped(tmp_path):
+    root = tree(tmp_path / "clips", ["low", "high"])
+    os.rename(root / "low/0.wav", os.fsencode(root / "low") + b"/caf\xe9.wav")
+    prepared(root, max_skipped=0.1)
+    (skipped,) = report_of(root)["skipped"]
+    assert skipped["clip_id"] == r"low/caf\xe9"
+    assert skipped["where"].endswith(r"low/caf\xe9.wav")
+    assert "this path is no UTF-8, which no table can hold; rename it" in skipped["reason"]
+    with pytest.raises(ManifestError, match=r"1 of 12 clips can't be read.*\n.*caf\\xe9.wav: this path is no UTF-8"):
+        prepared(root, max_skipped=0.0)
+
+
+@pytest.mark.parametrize("odd", ["low\r", "lo\nw", "low\x1b[2J"])
+def test_control_characters_in_a_path_are_refused_with_the_path_escaped(tmp_path, odd):
+    root = tree(tmp_path / "clips", [odd, "high"])
+    with pytest.raises(ManifestError, match="holds a control character, which no table can hold; rename it") as told:
+        prepared(root)
+    assert str(told.value).splitlines()[1].isprintable()
+    assert ascii(odd).strip("'") in str(told.value)
+
+
+def test_a_clip_id_with_a_control_character_is_refused(run):
+    with pytest.raises(ManifestError, match=r"a\\x1bb: this clip_id holds a control character"):
+        run([*spans(), {"path": "b.wav", "label": "x", "clip_id": "a\x1bb"}])
+
+
+def test_two_files_of_one_stem_are_two_clips(tmp_path):
+    root = tree(tmp_path / "clips", ["low", "high"])
+    make_tone(root / "low/0.flac", 333.0)
+    prepared(root)
+    ids = [clip.clip_id for clip in read_manifest(tmp_path / "out/manifest.csv")]
+    assert sorted(ids)[6:9] == ["low/0.flac", "low/0.wav", "low/1"]
+
+
+def test_no_ending_is_asked_for(tmp_path):
+    root = tree(tmp_path / "clips", ["low", "high"])
+    for number in range(6):
+        (root / "odd").mkdir(exist_ok=True)
+        samples = np.sin(np.arange(8000) * 0.1 * (number + 1)) * 0.3
+        soundfile.write(root / "odd" / f"{number}.{('w64', 'au', 'caf')[number % 3]}", samples, 8000)
+        os.rename(root / f"low/{number}.wav", root / f"low/{number}")
+    prepared(root)
+    assert read_labels(tmp_path / "out/labels.txt") == ["high", "low", "odd"]
+    assert len(read_manifest(tmp_path / "out/manifest.csv")) == 18
+
+
+def test_what_is_no_medium_in_a_tree_is_passed_over_counted_and_listed(tmp_path, caplog):
+    root = tree(tmp_path / "clips", ["low", "high"])
+    (root / "low/notes.txt").write_text("what was heard\n")
+    (root / "low/0.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\na dog\n")
+    (root / "notes").mkdir()
+    (root / "notes/README").write_text("nothing to hear\n")
+    (root / "low/.DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    make_tone(root / "low/deep/6.wav")
+    outcome = prepared(root, max_skipped=0.0)
+    assert "; 5 other files passed over, see " in outcome.summary
+    assert outcome.metrics["n_passed_over"] == 5
+    assert sorted(other["path"] for other in report_of(root)["passed_over"]) == [
+        "low/.DS_Store",
+        "low/0.srt",
+        "low/deep/6.wav",
+        "low/notes.txt",
+        "notes/README",
+    ]
+    assert not any(str(tmp_path) in other["reason"] for other in report_of(root)["passed_over"])
+    assert any("no media files in the folders of 1 classes: notes" in message for message in caplog.messages)
+
+
+def test_a_tree_without_media_is_refused_with_what_it_holds(tmp_path):
+    (tmp_path / "clips/low").mkdir(parents=True)
+    (tmp_path / "clips/low/notes.txt").write_text("words\n")
+    with pytest.raises(ManifestError, match="no media files in it; expected .*, got 1 other files; low/notes.txt: "):
+        prepared(tmp_path / "clips")
+
+
+def test_media_that_change_under_an_unchanged_annotation_change_the_manifest(run, media):
+    make_tone(media / "e.wav", 600.0)
+    rows = [*spans(), {"path": "e.wav", "label": "x"}]
+    first = (run(rows) / "manifest.csv").read_bytes()
+    assert (run(rows) / "manifest.csv").read_bytes() == first
+    os.utime(media / "e.wav", (1, 1))
+    assert (run(rows) / "manifest.csv").read_bytes() == first  # equal bytes
+    make_tone(media / "e.wav", 601.0)
+    assert (run(rows) / "manifest.csv").read_bytes() != first

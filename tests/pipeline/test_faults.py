@@ -74,6 +74,27 @@ def test_train_on_a_full_disk_keeps_the_last_whole_checkpoint(project, capsys):
     assert {path.name: path.read_bytes() for path in (project / "models/audio").iterdir()} == before
 
 
+def test_pictures_that_cannot_be_drawn_cost_a_stage_nothing_else(project, monkeypatch, caplog):
+    def fail(*args, **kwargs):
+        raise ValueError("no font")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    shutil.rmtree(project / "results")
+    for stage, model in (
+        ("test", "audio"),
+        ("test", "rgb"),
+        ("benchmark", "audio"),
+        ("benchmark", "rgb"),
+        ("fuse", ""),
+    ):
+        projects.run(project, stage, model)
+    projects.run(project, "report")
+    assert "results/plots/test/audio/confusion.png: can't be drawn and is left out (ValueError: no font)" in caplog.text
+    assert "entries could not be written to the tracking store" not in caplog.text
+    assert not list(project.rglob("results/**/*.png"))
+    assert (project / "results/ZOO.md").exists()
+
+
 def test_a_tracking_store_that_cannot_be_opened_is_said_before_the_work_begins(project, capsys):
     (project / "mlruns/mlflow.db").write_bytes(b"no database, but long enough to be taken for one" * 99)
     told = fails(project, capsys, "train", "audio")

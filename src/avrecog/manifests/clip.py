@@ -103,10 +103,10 @@ def read_labels(path: Path) -> list[str]:
         ManifestError: if the file is missing, empty, or names a class twice.
     """
     try:
-        names = path.read_text(encoding="utf-8").splitlines()
+        names = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except OSError as error:
         raise ManifestError(f"{path}: can't be read ({error.strerror}); run `dvc repro prepare`") from None
-    if not names or len(set(names)) != len(names):
+    if names == [""] or len(set(names)) != len(names):
         raise ManifestError(f"{path}: expected one class name a line, each once; run `dvc repro -f prepare`")
     return names
 
@@ -142,7 +142,7 @@ def _clip(row: dict[str, str], where: str) -> Clip:
             has_audio=_truth(row["has_audio"]),
             has_video=_truth(row["has_video"]),
             duration_estimated=_truth(row["duration_estimated"]),
-            digest=row["digest"],
+            digest=_digest(row["digest"]),
         )
     except (TypeError, ValueError) as error:
         raise ManifestError(f"{where}: {error}; run `dvc repro -f prepare`") from None
@@ -164,6 +164,12 @@ def _truth(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError(f"expected true or false, got {text!r}")
     return text == "true"
+
+
+def _digest(text: str | None) -> str:
+    if text is None:  # the line ends before it
+        raise ValueError("expected a digest, got no cell")
+    return text
 
 
 def _refuse_doubles(path: Path, ids: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from avrecog.errors import ManifestError
 from avrecog.manifests.annotated import AnnotatedClip
+from avrecog.manifests.names import cleaned
 
 REQUIRED = ("path", "label")
 OPTIONAL = ("split", "fold", "group", "start", "end", "clip_id")
@@ -71,9 +72,7 @@ def _annotated(row: Mapping[str | None, str | None], where: str, folder: Path) -
     for name in REQUIRED:
         if not cells[name]:
             raise ValueError(f"`{name}` is empty")
-    if len(cells["label"].splitlines()) > 1:
-        raise ValueError(f"expected `label` on one line, got {cells['label']!r}")
-    split = cells.get("split") or None
+    split = cleaned(cells.get("split", "")) or None
     if split not in (None, "train", "val", "test"):
         raise ValueError(f"expected split train, val or test, got {split!r}")
     start_s, stop_s = _seconds(cells, "start"), _seconds(cells, "end")

@@ -1,82 +1,98 @@
 """Source `folder`: a tree in which each class is a folder of media files."""
 
-import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from avrecog.errors import ManifestError
 from avrecog.manifests.annotated import AnnotatedClip
+from avrecog.manifests.names import cleaned, shown
 
-log = logging.getLogger(__name__)
-
-ENDINGS = frozenset(
-    [
-        ".3gp",
-        ".aac",
-        ".aif",
-        ".aiff",
-        ".avi",
-        ".flac",
-        ".flv",
-        ".m4a",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp3",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".oga",
-        ".ogg",
-        ".ogv",
-        ".opus",
-        ".ts",
-        ".wav",
-        ".webm",
-        ".wma",
-        ".wmv",
-    ]
-)
 SPLITS = ("train", "val", "test")
+LITTER = frozenset(["desktop.ini", "ehthumbs.db", "thumbs.db"])  # of file managers, in lower case
+LITTER_FOLDERS = frozenset(["$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"])
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """A file in the tree that gives no clip."""
+
+    path: str  # below the root, as any terminal can show it
+    reason: str
 
 
 def read_folder(root: Path, folder: Path) -> list[AnnotatedClip]:
-    """Every media file `root/<class>/*`, or `root/<train|val|test>/<class>/*` where the first level is splits.
+    """Every file `root/<class>/*`, or `root/<train|val|test>/<class>/*` where the first level is splits.
 
-    Files are told by their ending; hidden files are passed over. Paths in the result begin with `folder`.
+    No ending is asked for: the decoders tell which files are media. Hidden files and the litter of file managers are
+    left out (`passed_over` lists them). Paths in the result begin with `folder`.
 
     Raises:
-        ManifestError: if there is no folder, or no media file in it.
+        ManifestError: if there is no folder, or it or one of its folders can't be listed.
     """
     if not root.is_dir():
         raise ManifestError(f"{root}: expected a folder with one folder a class; see data.annotation in params.yaml")
-    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if names and set(names) <= set(SPLITS):
-        clips = [clip for name in names for clip in _classes(root / name, folder / name, name)]
-    else:
-        clips = _classes(root, folder, None)
-    taken = {clip.where for clip in clips}
-    passed_over = [path for path in sorted(root.rglob("*")) if _is_media(path) and str(path) not in taken]
-    if passed_over:
-        log.warning(
-            "%s: %d media files are passed over, since they don't lie in a class folder of the first level, e.g. %s",
-            root,
-            len(passed_over),
-            passed_over[0],
-        )
-    if not clips:
-        raise ManifestError(
-            f"{root}: no media files in it; expected {root}/<class>/<file>{{{', '.join(sorted(ENDINGS))}}}"
-        )
-    return clips
+    names = _folders(root)
+    if names and {cleaned(name) for name in names} <= set(SPLITS):
+        return [clip for name in names for clip in _classes(root / name, folder / name, cleaned(name))]
+    return _classes(root, folder, None)
+
+
+def passed_over(root: Path, folder: Path, clips: Iterable[AnnotatedClip]) -> list[PassedOver]:
+    """Every file below `root` that isn't among the clips of `read_folder(root, folder)`, with the reason."""
+    taken = {clip.path for clip in clips}
+    taken |= {os.path.dirname(path) for path in taken}  # a class may be a link to a folder
+    return [
+        PassedOver(shown(str(path)), _reason(path))
+        for path in sorted(_all_files(root))
+        if str(folder / path) not in taken
+    ]
 
 
 def _classes(root: Path, folder: Path, split: str | None) -> list[AnnotatedClip]:
     return [
-        AnnotatedClip(path=str(folder / path.relative_to(root)), label=path.parent.name, where=str(path), split=split)
-        for path in sorted(root.glob("*/*"))
-        if _is_media(path) and not path.parent.name.startswith(".")
+        AnnotatedClip(path=str(folder / name / file), label=name, where=shown(str(root / name / file)), split=split)
+        for name in _folders(root)
+        for file in _files(root / name)
     ]
 
 
-def _is_media(path: Path) -> bool:
-    return path.suffix.lower() in ENDINGS and not path.name.startswith(".")
+def _folders(root: Path) -> list[str]:
+    """The folders in a folder that are no one's litter, sorted."""
+    return sorted(name for name, is_folder in _entries(root) if is_folder and name not in LITTER_FOLDERS)
+
+
+def _files(root: Path) -> list[str]:
+    return sorted(name for name, is_folder in _entries(root) if not is_folder and name.lower() not in LITTER)
+
+
+def _entries(root: Path) -> list[tuple[str, bool]]:
+    """What a folder holds that isn't hidden: `name, whether it is a folder`.
+
+    Raises:
+        ManifestError: if it can't be listed.
+    """
+    try:
+        with os.scandir(root) as entries:
+            return [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise ManifestError(
+            f"{shown(str(root))}: can't be listed ({error.strerror}); make it readable, or move it out of the tree"
+        ) from None
+
+
+def _all_files(root: Path) -> Iterator[Path]:
+    """The files below a folder, and the links to folders, which are not followed: as paths below it."""
+    for folder, folders, files in os.walk(root):
+        here = Path(folder).relative_to(root)
+        yield from (here / name for name in files)
+        yield from (here / name for name in folders if os.path.islink(os.path.join(folder, name)))
+
+
+def _reason(path: Path) -> str:
+    if any(part.startswith(".") for part in path.parts):
+        return "hidden"
+    if path.name.lower() in LITTER or any(part in LITTER_FOLDERS for part in path.parts):
+        return "left there by a file manager or an operating system"
+    return "doesn't lie in a class folder"

@@ -1,15 +1,19 @@
 """Source `kinetics`: lists of clips as MMAction2 has them, a label map, and folders of the downloaded media."""
 
+import io
 import os
 import re
 from pathlib import Path
 
 from avrecog.config import Text, section
-from avrecog.errors import ConfigError, ManifestError
+from avrecog.errors import ConfigError, ManifestError, MediaError, NotMediaError
 from avrecog.manifests.annotated import AnnotatedClip
 from avrecog.manifests.clip import media_path
-from avrecog.manifests.folder import ENDINGS
+from avrecog.manifests.names import cleaned
+from avrecog.media import features
+from avrecog.media.container import probe
 
+ENDING = re.compile(r"\.(?=[^.]*[A-Za-z])[A-Za-z0-9]{1,5}$")
 TIMES = re.compile(r"_\d{6}_\d{6}$")  # begin and end in seconds, which the downloaders write behind a video's id
 
 
@@ -91,7 +95,7 @@ def read_label_map(folder: Path, config: KineticsConfig) -> list[str]:
         ManifestError: if the file can't be read, is empty, has an empty line or names a class twice.
     """
     path = folder / config.label_map
-    names = [line.strip() for line in _lines(path)]
+    names = [cleaned(line) for line in _lines(path)]
     while names and not names[-1]:
         names.pop()
     if not names:
@@ -110,22 +114,31 @@ def check_only_lists(folder: Path) -> None:
     """Refuse a folder of lists that holds anything heavy: DVC hashes all of it whenever it looks for changes.
 
     Raises:
-        ManifestError: if it is no folder, or holds a folder or a media file.
+        ManifestError: if it is no folder, or holds a folder or a file that isn't text.
     """
     if not folder.is_dir():
         raise ManifestError(f"{folder}: expected a folder with the lists and the label map (source kinetics)")
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.is_dir() or _ending(entry.name) in ENDINGS:
-            what = "a folder" if entry.is_dir() else "a media file"
+        if entry.is_dir() or not _is_text(entry.path):
+            what = "a folder" if entry.is_dir() else "which isn't text"
             raise ManifestError(
                 f"{folder}: holds {entry.name}, {what}; DVC hashes everything in data.annotation, so copy the lists "
                 f"and the label map into a folder of their own; data.kinetics says where the media lie"
             )
 
 
+def _is_text(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return b"\0" not in file.read(2**16)
+    except OSError:  # reading it as a list says so
+        return True
+
+
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_bytes().decode("utf-8-sig").splitlines()
+        text = path.read_bytes().decode("utf-8-sig")
+        return io.StringIO(text, newline=None).read().split("\n")  # a name may hold Unicode's own ends of lines
     except OSError as error:
         raise ManifestError(
             f"{path}: can't be read ({error.strerror}); see data.annotation and data.kinetics in params.yaml"
@@ -146,12 +159,13 @@ def _annotated(line: str, where: str, split: str, labels: list[str], root: "_Roo
     counted = len(words) == 3 and _is_count(words[1])
     path = (words[0] if counted else line.rsplit(maxsplit=1)[0]).strip()
     name = labels[int(label)]
+    file = root.file_of(path, name)
     return AnnotatedClip(
-        path=root.file_of(path, name),
+        path=file,
         label=name,
         where=where,
         split=split,
-        group=_video_id(path),
+        group=_video_id(file),
         n_frames=int(words[1]) if counted else None,
     )
 
@@ -160,14 +174,19 @@ def _is_count(text: str) -> bool:
     return len(text) < 10 and text.isascii() and text.isdigit()
 
 
-def _ending(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
-
-
 def _stem(name: str) -> str:
-    """A file's name without the ending of a medium, or of features made from one."""
-    stem, ending = os.path.splitext(name)
-    return stem if ending.lower() in ENDINGS or ending == ".npy" else name
+    """A file's name without its ending, which holds a letter: a dot and a number belong to the name."""
+    return ENDING.sub("", name)
+
+
+def _is_media(path: Path) -> bool:
+    try:
+        probe(path)
+    except NotMediaError:
+        return False
+    except MediaError:  # it claims to be: stage prepare says what is wrong
+        return True
+    return True
 
 
 def _video_id(path: str) -> str:
@@ -187,6 +206,10 @@ class _Root:
         self._folders: dict[str, _Folder] = {}
         if not self._real.is_dir():
             raise ManifestError(f"data.kinetics.{key}: {written} is no folder; expected the one that holds the media")
+        self._classes: dict[str, list[str]] = {}  # cleaned name -> folders
+        for entry in sorted(os.scandir(self._real), key=lambda entry: entry.name):
+            if entry.is_dir():
+                self._classes.setdefault(cleaned(entry.name), []).append(entry.name)
 
     def file_of(self, path: str, label: str) -> str:
         """The file that a list's path means, as it will stand in the manifest; the path itself where there is none.
@@ -195,14 +218,15 @@ class _Root:
             ValueError: if several files fit equally well.
         """
         parent, name = os.path.split(path)
-        stem = _stem(name)
-        folders = [self._folder(each) for each in dict.fromkeys([parent, label, label.replace(" ", "_")])]
+        of_class = [each for key in (label, label.replace(" ", "_")) for each in self._classes.get(key, ())]
+        folders = [self._folder(each) for each in dict.fromkeys([parent, *of_class])]
         if name in folders[0].files:
             return os.path.join(self._written, path)
-        named = [folder.files if _ending(name) in ENDINGS else folder.by_stem for folder in folders]
-        key = name if _ending(name) in ENDINGS else stem
-        for tables, looked_for in ((named, key), ([folder.by_id for folder in folders], stem)):
-            found = [file for table in tables for file in table.get(looked_for, ())]
+        stem = _stem(name) if name.endswith(features.ENDING) else name
+        for table, key in (("files", name), ("by_stem", stem), ("by_id", stem), ("by_id", _stem(name))):
+            found = [file for folder in folders for file in getattr(folder, table).get(key, ())]
+            if len(found) > 1:
+                found = [file for file in found if _is_media(self._real / file)]  # not what downloaders put beside it
             if len(found) > 1:
                 raise ValueError(f"{path} may be {' or '.join(found[:3])} below {self._written}; keep one of them")
             if found:
@@ -216,7 +240,9 @@ class _Root:
 
 
 class _Folder:
-    """The media files of a folder, as paths below the root: by name, by name without ending, by id where times follow.
+    """The files of a folder, as paths below the root: by name, by name without ending, by id where times follow.
+
+    Feature files are found by the path that a list gives, and stand for no other one.
 
     Raises:
         ManifestError: if the folder is there and can't be listed.
@@ -231,9 +257,10 @@ class _Folder:
         except OSError as error:
             raise ManifestError(f"{real}: can't be listed ({error.strerror})") from None
         for file in files:
-            if _ending(file) in ENDINGS:
-                path, stem = os.path.join(name, file), _stem(file)
-                self.files[file] = [path]
-                self.by_stem.setdefault(stem, []).append(path)
-                if TIMES.search(stem):
-                    self.by_id.setdefault(TIMES.sub("", stem), []).append(path)
+            if file.startswith(".") or file.endswith(features.ENDING):
+                continue
+            path, stem = os.path.join(name, file), _stem(file)
+            self.files[file] = [path]
+            self.by_stem.setdefault(stem, []).append(path)
+            if TIMES.search(stem):
+                self.by_id.setdefault(TIMES.sub("", stem), []).append(path)

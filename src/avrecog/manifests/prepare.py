@@ -1,34 +1,31 @@
 """Stage prepare: from an annotation to the manifest, the splits, the class names and a report."""
 
 import dataclasses
-import hashlib
 import json
 import logging
 import math
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, Strict
-from tqdm import tqdm
 
 from avrecog.atomic import atomic_path
 from avrecog.config import Fraction, Text, WholeNumber, section
-from avrecog.errors import AvrecogError, ConfigError, ManifestError, MediaError
+from avrecog.errors import ConfigError, ManifestError, MediaError, NotMediaError
 from avrecog.manifests.annotated import AnnotatedClip
 from avrecog.manifests.clip import Clip, media_path, write_manifest, write_splits
+from avrecog.manifests.clip_ids import clip_ids
 from avrecog.manifests.csv_file import read_csv
 from avrecog.manifests.demo import read_demo
-from avrecog.manifests.folder import read_folder
+from avrecog.manifests.folder import PassedOver, passed_over, read_folder
 from avrecog.manifests.kinetics import KineticsConfig, read_kinetics, read_label_map
+from avrecog.manifests.media_files import MediaFile, read_media
+from avrecog.manifests.names import cleaned, joined_spellings, look_alikes, name_problem, shown
 from avrecog.manifests.splits import check_groups, counts, make_splits
-from avrecog.media.container import Probe, probe
 from avrecog.outcome import Outcome, said_skipped
-from avrecog.workers import n_processors
 
 log = logging.getLogger(__name__)
 
@@ -63,33 +60,42 @@ class DataConfig:
 def prepare(data: DataConfig, out: Path) -> Outcome:
     """Write `manifest.csv`, `splits.csv`, `labels.txt`, `report.json` into `out`; for the demo its clips too.
 
-    Every file is probed. One that can't be read is skipped, counted and listed in the report.
+    Every file is read: probed and digested, unless that is remembered. One that can't be read is skipped, counted and
+    listed in the report; of a tree, what is no medium is passed over, counted and listed.
 
     Raises:
-        ManifestError: if the annotation is wrong, two clips have one id, or too many files can't be read.
+        ManifestError: if the annotation is wrong, two clips have one id, too many files can't be read, or none is a
+            media file.
         LeakError: if clips of one group, or of one file and its copies, stand in two splits.
     """
     annotated = _read_annotation(data, out / "demo")
-    files = [media_path(row.path) for row in annotated]
-    probes = _probe_all(files)
-    contents = _contents([row.path for row in annotated], files)
+    spellings = joined_spellings(row.label for row in annotated)
+    annotated = [_with_clean_names(row) for row in annotated]
+    read = _read_files(annotated, remember=data.source != "demo")
+    others: list[PassedOver] = []
+    if data.source == "folder":
+        others = passed_over(media_path(data.annotation), Path(data.annotation), annotated)
+        annotated, read = _without_others(data, annotated, read, others)
+    contents = _contents(annotated, read)
     rows = _with_groups(annotated, contents)
     clips, kept, skipped = [], [], []
-    ids = _clip_ids(rows)
-    for row, clip_id, found in zip(rows, ids, probes, strict=True):
+    ids = clip_ids(rows)
+    for row, clip_id, found in zip(rows, ids, read, strict=True):
         try:
             clips.append(_clip(row, clip_id, found))
             kept.append(row)
         except MediaError as error:
-            skipped.append({"clip_id": clip_id, "where": row.where, "reason": str(error)})
-    ends_cut = [clip.clip_id for row, clip in zip(kept, clips, strict=True) if (row.stop_s or 0) > (clip.stop_s or math.inf) + 0.1]
-    n_missing = sum(not file.exists() for file in files)
+            skipped.append({"clip_id": shown(clip_id), "where": row.where, "reason": str(error)})
+    ends_cut = [clip.clip_id for row, clip in zip(kept, clips, strict=True) if (row.stop_s or 0) > _stop_s(clip) + 0.1]
+    n_missing = sum(not media_path(row.path).exists() for row in annotated)
     report = {"n_clips": len(clips), "n_skipped": len(skipped), "n_missing": n_missing, "skipped": skipped}
     report["ends_cut"] = ends_cut  # annotated to end after their file does
+    report["passed_over"] = [dataclasses.asdict(other) for other in others]
+    report["spellings"] = {label: [ascii(name) for name in names] for label, names in spellings.items()}
     if len(skipped) > data.max_skipped * len(rows):
-        shown = "\n  ".join(f"{item['where']}: {item['reason']}" for item in skipped[:20])
+        first = "\n  ".join(f"{item['where']}: {item['reason']}" for item in skipped[:20])
         raise ManifestError(
-            f"{said_skipped(len(skipped), len(rows), data.max_skipped, 'read')}:\n  {shown}"
+            f"{said_skipped(len(skipped), len(rows), data.max_skipped, 'read')}:\n  {first}"
         )
     splits = make_splits(
         [clip.clip_id for clip in clips],
@@ -110,6 +116,10 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         "the same clip, {group},",
     )
     labels = _class_names(data, clips)
+    alike = look_alikes(labels)
+    if alike:
+        pairs = "; ".join(" and ".join(ascii(label) for label in group) for group in alike[:10])
+        log.warning("classes look alike and are told apart nevertheless: %s", pairs)
     by_split = counts(splits, {clip.clip_id: clip.label for clip in clips})
     _check_labels(labels, by_split)
     n_silent = sum(not clip.has_audio for clip in clips)
@@ -129,12 +139,17 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
     )
     if ends_cut:
         summary += f"; {len(ends_cut)} end where their file does, before the annotated end, see {out}/report.json"
+    if others:
+        summary += f"; {len(others)} other files passed over, see {out}/report.json"
+    if spellings:
+        summary += f"; spellings joined: {_said_spellings(spellings)}"
     metrics: dict[str, float | None] = {
         "n_clips": len(clips),
         "n_classes": len(labels),
         "n_skipped": len(skipped),
         "n_missing": n_missing,
         "n_ends_cut": len(ends_cut),
+        "n_passed_over": len(others),
         "n_silent": n_silent,
         "n_pictureless": n_pictureless,
         **{f"n_{split}": count for split, count in sorted(sizes.items())},
@@ -174,47 +189,13 @@ def _with_groups(rows: Sequence[AnnotatedClip], contents: Sequence[str]) -> list
     ]
 
 
-def _contents(paths: Sequence[str], files: Sequence[Path]) -> list[str]:
-    """For each path the first one of the same file: under another name, or a copy, byte for byte."""
-    real = {path: os.path.realpath(file) for path, file in dict(zip(paths, files, strict=True)).items()}
-    groups = [list(dict.fromkeys(real.values()))]
-    with ThreadPoolExecutor(n_processors()) as pool:
-        for read in (_size, _digest_of_head, _digest):  # whole files are read only where the first bytes are equal
-            finer: dict[tuple[int, str], list[str]] = defaultdict(list)
-            for number, group in enumerate(groups):
-                blocks = [group[begin : begin + 64] for begin in range(0, len(group), 64)]
-                for block, values in zip(blocks, pool.map(partial(_keys_of, read), blocks), strict=True):
-                    for name, value in zip(block, values, strict=True):
-                        finer[number, value].append(name)
-            groups = [group for group in finer.values() if len(group) > 1]
-    original = {name: group[0] for group in groups for name in group}
+def _contents(rows: Sequence[AnnotatedClip], read: Sequence[MediaFile | MediaError]) -> list[str]:
+    """For each row the path of the first one with the same content: the same file, or a copy, byte for byte."""
     first: dict[str, str] = {}
-    return [first.setdefault(original.get(real[path], real[path]), path) for path in paths]
-
-
-def _size(path: str) -> str:
-    return str(os.stat(path).st_size)
-
-
-def _digest_of_head(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read(2**16)).hexdigest()
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _keys_of(read: Callable[[str], str], paths: Sequence[str]) -> list[str]:
-    return [_key_of(read, path) for path in paths]
-
-
-def _key_of(read: Callable[[str], str], path: str) -> str:
-    try:
-        return read(path)
-    except OSError:  # the probe says so; it is like no other file
-        return path
+    return [
+        first.setdefault(found.digest, row.path) if isinstance(found, MediaFile) else row.path
+        for row, found in zip(rows, read, strict=True)
+    ]
 
 
 def _passages(clips: Sequence[Clip], file_of: Mapping[str, str]) -> list[str]:
@@ -225,36 +206,105 @@ def _passages(clips: Sequence[Clip], file_of: Mapping[str, str]) -> list[str]:
         if file_of[clip.clip_id] != file or clip.start_s >= stop_s:
             file, stop_s = file_of[clip.clip_id], 0.0
             passage = f"{file} from {clip.start_s:g} s"
-        stop_s = max(stop_s, math.inf if clip.stop_s is None else clip.stop_s)
+        stop_s = max(stop_s, _stop_s(clip))
         names[clip.clip_id] = passage
     return [names[clip.clip_id] for clip in clips]
 
 
-def _probe_all(paths: Sequence[Path]) -> list[Probe | MediaError]:
-    """What each file holds, or why it can't be read; each file is opened once however many clips it has."""
-    distinct = list(dict.fromkeys(paths))
-    with ThreadPoolExecutor(n_processors()) as pool:  # FFmpeg works without Python's lock
-        found = list(tqdm(pool.map(_probe, distinct), total=len(distinct), unit="file", desc="probe", mininterval=1))
-    by_path = dict(zip(distinct, found, strict=True))
-    return [by_path[path] for path in paths]
+def _stop_s(clip: Clip) -> float:
+    return math.inf if clip.stop_s is None else clip.stop_s
 
 
-def _probe(path: Path) -> Probe | MediaError:
-    try:
-        return probe(path)
-    except MediaError as error:
-        return error
+def _with_clean_names(row: AnnotatedClip) -> AnnotatedClip:
+    """The row, its label and its group as the tables have them.
+
+    Raises:
+        ManifestError: if nothing is left of the label.
+    """
+    label = cleaned(row.label)
+    if not label:
+        raise ManifestError(f"{row.where}: expected a label that can be seen, got {ascii(row.label)}")
+    return dataclasses.replace(row, label=label, group=cleaned(row.group) or None if row.group else None)
 
 
-def _clip(row: AnnotatedClip, clip_id: str, found: Probe | MediaError) -> Clip:
-    if isinstance(found, AvrecogError):
-        raise found
-    start_s = row.start_s or 0.0
-    stop_s = found.duration_s if row.stop_s is None else min(row.stop_s, found.duration_s)
-    if start_s >= found.duration_s:
-        raise MediaError(f"{row.path}: starts at {start_s:g} s, but the file lasts {found.duration_s:g} s")
-    if stop_s - start_s < SHORTEST_S:
-        raise MediaError(f"{row.path}: expected {SHORTEST_S:g} s at least, got {start_s:g} to {stop_s:g} s")
+def _said_spellings(spellings: Mapping[str, Sequence[str]]) -> str:
+    """The first of them, escaped, so that what differs can be seen."""
+    said = [f"{' and '.join(map(ascii, names))} as {label}" for label, names in list(spellings.items())[:5]]
+    return ", ".join(said) + (f" and {len(spellings) - 5} more" if len(spellings) > 5 else "")
+
+
+def _read_files(rows: Sequence[AnnotatedClip], remember: bool) -> list[MediaFile | MediaError]:
+    """What each row's file holds, or why it can't be read, or can't be named in the tables."""
+    problems = [_name_problem(row) for row in rows]
+    files = [media_path(row.path) for row, problem in zip(rows, problems, strict=True) if problem is None]
+    read = iter(read_media(files, remember))
+    return [next(read) if problem is None else problem for problem in problems]
+
+
+def _name_problem(row: AnnotatedClip) -> MediaError | None:
+    for what, name in (("path", row.path), ("clip_id", row.clip_id or "")):
+        problem = name_problem(name)
+        if problem is not None:
+            return MediaError(f"{shown(name)}: this {what} {problem}, which no table can hold; rename it")
+    return None
+
+
+def _without_others(
+    data: DataConfig,
+    rows: Sequence[AnnotatedClip],
+    read: Sequence[MediaFile | MediaError],
+    others: list[PassedOver],
+) -> tuple[list[AnnotatedClip], list[MediaFile | MediaError]]:
+    """The files of a tree that are media, or claim to be; what isn't is added to `others`.
+
+    Raises:
+        ManifestError: if none is left.
+    """
+    pairs = list(zip(rows, read, strict=True))
+    others += [
+        PassedOver(
+            shown(os.path.relpath(row.path, data.annotation)), str(found).removeprefix(f"{media_path(row.path)}: ")
+        )
+        for row, found in pairs
+        if isinstance(found, NotMediaError)
+    ]
+    kept = [(row, found) for row, found in pairs if not isinstance(found, NotMediaError)]
+    if not kept:
+        first = f"; {others[0].path}: {others[0].reason}" if others else ""
+        raise ManifestError(
+            f"{data.annotation}: no media files in it; expected {data.annotation}/<class>/<file>, got {len(others)} "
+            f"other files{first}"
+        )
+    lost = sorted({row.label for row in rows} - {row.label for row, _ in kept})
+    if lost:
+        log.warning(
+            "%s: no media files in the folders of %d classes: %s", data.annotation, len(lost), ", ".join(lost[:10])
+        )
+    return [row for row, _ in kept], [found for _, found in kept]
+
+
+def _clip(row: AnnotatedClip, clip_id: str, read: MediaFile | MediaError) -> Clip:
+    """The row of the manifest.
+
+    An end that nobody annotated stays open. What is annotated is held against the file's length where that is known;
+    where it is a guess, decoding tells.
+
+    Raises:
+        MediaError: if the file can't be read, or the clip doesn't lie in it.
+    """
+    if isinstance(read, MediaError):
+        raise read
+    found, start_s, stop_s = read.probe, row.start_s or 0.0, row.stop_s
+    if not found.duration_estimated:
+        if start_s >= found.duration_s:
+            raise MediaError(f"{row.path}: starts at {start_s:g} s, but the file lasts {found.duration_s:g} s")
+        stop_s = None if stop_s is None else min(stop_s, found.duration_s)
+    duration_s = (found.duration_s if stop_s is None else stop_s) - start_s
+    if duration_s < SHORTEST_S:
+        if stop_s is not None or not found.duration_estimated:
+            end_s = start_s + duration_s
+            raise MediaError(f"{row.path}: expected {SHORTEST_S:g} s at least, got {start_s:g} to {end_s:g} s")
+        duration_s = SHORTEST_S
     return Clip(
         clip_id=clip_id,
         path=row.path,
@@ -262,38 +312,16 @@ def _clip(row: AnnotatedClip, clip_id: str, found: Probe | MediaError) -> Clip:
         group=str(row.group),
         fold=row.fold,
         start_s=round(start_s, 6),
-        stop_s=round(stop_s, 6),
-        duration_s=round(stop_s - start_s, 6),
-        n_frames=round((stop_s - start_s) * found.fps) if found.has_video else row.n_frames or 0,
+        stop_s=None if stop_s is None else round(stop_s, 6),
+        duration_s=round(duration_s, 6),
+        n_frames=max(1, round(duration_s * found.fps)) if found.has_video else row.n_frames or 0,
         fps=found.fps,
         sample_rate=found.sample_rate,
         has_audio=found.has_audio,
         has_video=found.has_video,
+        duration_estimated=found.duration_estimated and stop_s is None,
+        digest=read.digest,
     )
-
-
-def _clip_ids(rows: Sequence[AnnotatedClip]) -> list[str]:
-    """The annotation's ids, or the path below the folder that all share, with the times where a file has many clips.
-
-    Raises:
-        ManifestError: if an id stands twice.
-    """
-    paths = [os.path.abspath(row.path) for row in rows]  # an annotation may hold relative and absolute ones
-    shared = os.path.commonpath([os.path.dirname(path) for path in paths])
-    ids = []
-    for row, path in zip(rows, paths, strict=True):
-        name = row.clip_id or os.path.splitext(path[len(shared) :].lstrip(os.sep))[0]
-        if row.clip_id is None and (row.start_s is not None or row.stop_s is not None):
-            name += f"@{row.start_s or 0:g}-{'' if row.stop_s is None else f'{row.stop_s:g}'}"
-        ids.append(name)
-    doubled = [clip_id for clip_id, count in Counter(ids).items() if count > 1]
-    if doubled:
-        first = [row.where for row, clip_id in zip(rows, ids, strict=True) if clip_id == doubled[0]]
-        raise ManifestError(
-            f"{len(doubled)} clip ids stand more than once, the first is {doubled[0]!r} ({' and '.join(first[:3])}); "
-            f"drop a row, or give the rows a clip_id each"
-        )
-    return ids
 
 
 def _check_labels(labels: Sequence[str], by_split: dict[str, dict[str, int]]) -> None:

@@ -1,0 +1,169 @@
+import os
+import shutil
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from avrecog.errors import MediaError
+from avrecog.manifests import media_files
+from avrecog.manifests.media_files import MediaFile, read_media
+from avrecog.remembered import remembered
+from clips import make_tone
+
+LONG_AGO = 10**18  # ns; so that no file counts as written just now
+
+
+def aged(path: Path, time_ns: int = LONG_AGO) -> Path:
+    os.utime(path, ns=(time_ns, time_ns))
+    return path
+
+
+@pytest.fixture
+def tones(tmp_path) -> list[Path]:
+    return [aged(make_tone(tmp_path / f"{name}.wav", 300.0 + 10 * i).path) for i, name in enumerate("abc")]
+
+
+@pytest.fixture
+def probed(monkeypatch) -> list[str]:
+    """Which files are probed, as it happens."""
+    seen: list[str] = []
+    probe = media_files.probe
+    monkeypatch.setattr(media_files, "probe", lambda path: seen.append(path.name) or probe(path))
+    return seen
+
+
+def database() -> Path:
+    return remembered("media") / "files.sqlite"
+
+
+def test_each_file_is_read_once_however_often_it_is_named(tones, probed):
+    found = read_media([tones[0], tones[1], tones[0]])
+    assert found[0] == found[2] != found[1]
+    assert sorted(probed) == ["a.wav", "b.wav"]
+
+
+def test_the_digest_is_that_of_the_content(tones, tmp_path):
+    shutil.copy(tones[0], tmp_path / "copy.wav")
+    a, b, copy = read_media([*tones[:2], tmp_path / "copy.wav"])
+    assert a.digest == copy.digest != b.digest
+    assert len(a.digest) == 64
+
+
+def test_a_file_is_read_again_only_when_its_size_or_its_time_has_changed(tones, probed):
+    first = read_media(tones)
+    probed.clear()
+    assert read_media(tones) == first
+    assert probed == []
+    content = tones[1].read_bytes()
+    aged(tones[0], LONG_AGO + 1)  # its time
+    tones[1].write_bytes(content + b"\0\0")  # its size
+    aged(tones[1])
+    second = read_media(tones)
+    assert sorted(probed) == ["a.wav", "b.wav"]
+    assert [a.digest == b.digest for a, b in zip(first, second, strict=True)] == [True, False, True]
+
+
+def test_a_file_that_was_written_just_now_is_read_again(tmp_path, probed):
+    path = make_tone(tmp_path / "a.wav").path  # its clock may not have ticked when it changes once more
+    read_media([path])
+    read_media([path])
+    assert probed == ["a.wav", "a.wav"]
+
+
+def test_another_prober_probes_again(tones, probed, monkeypatch):
+    read_media(tones)
+    monkeypatch.setattr(media_files, "_prober", lambda: "another")
+    read_media(tones)
+    assert len(probed) == 6
+
+
+def test_what_need_not_be_remembered_is_not(tones):
+    read_media(tones, remember=False)
+    assert not database().exists()
+
+
+def test_what_cannot_be_read_is_told_each_time(tones, tmp_path, probed):
+    (tmp_path / "broken.mp4").write_bytes(b"\0" * 99)
+    files = [aged(tmp_path / "broken.mp4"), tmp_path / "gone.wav"]
+    for _ in range(2):
+        assert all(isinstance(each, MediaError) for each in read_media(files))
+    assert len(probed) == 4
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)], ids=["pipe", "device"])
+def test_what_is_no_ordinary_file_is_not_waited_for(tmp_path, make):
+    make(tmp_path / "a.wav")
+    (found,) = read_media([tmp_path / "a.wav"])
+    assert "is no ordinary file" in str(found)
+
+
+@pytest.mark.parametrize("damage", [b"no database", b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_damaged_record_is_made_anew(tones, probed, damage):
+    first = read_media(tones)
+    database().write_bytes(damage)
+    assert read_media(tones) == first
+    probed.clear()
+    assert read_media(tones) == first
+    assert probed == []
+
+
+def test_a_record_of_another_form_is_made_anew(tones, probed):
+    read_media(tones)
+    with sqlite3.connect(database()) as connection:
+        connection.execute("DROP TABLE files")
+        connection.execute("CREATE TABLE files (path TEXT)")
+    read_media(tones)
+    probed.clear()
+    read_media(tones)
+    assert probed == []
+
+
+def test_entries_that_make_no_sense_are_read_anew(tones):
+    first = read_media(tones)
+    with sqlite3.connect(database()) as connection:
+        connection.execute('UPDATE files SET probe = \'{"duration_s": "long"}\' WHERE rowid = 1')
+        connection.execute("UPDATE files SET digest = 'xyz' WHERE rowid = 2")
+    assert read_media(tones) == first
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_folder_that_cannot_be_written_costs_only_the_record(tones, project_root):
+    project_root.mkdir()
+    project_root.chmod(0o500)
+    assert all(isinstance(each, MediaFile) for each in read_media(tones))
+
+
+def test_a_record_that_cannot_be_made_is_told(tones, project_root, caplog):
+    project_root.write_text("a file, where a folder should be")
+    assert all(isinstance(each, MediaFile) for each in read_media(tones))
+    assert "files.sqlite: can't be used" in caplog.text
+
+
+def test_several_may_read_at_once(tones, probed):
+    found: list[list[MediaFile | MediaError]] = []
+    threads = [threading.Thread(target=lambda: found.append(read_media(tones))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert all(each == found[0] for each in found)
+    probed.clear()
+    read_media(tones)
+    assert probed == []
+
+
+def test_outside_of_a_project_the_users_cache_is_used(tmp_path, monkeypatch):
+    monkeypatch.delenv("DVC_ROOT")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert remembered("media") == tmp_path / "cache/avrecog/media"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert remembered("media") == tmp_path / "home/.cache/avrecog/media"
+    (tmp_path / "dvc.yaml").touch()
+    assert remembered("media") == tmp_path / ".avrecog/media"
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "root"))
+    assert remembered("media") == tmp_path / "root/.avrecog/media"
