@@ -82,7 +82,11 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
             kept.append(row)
         except MediaError as error:
             skipped.append({"clip_id": clip_id, "where": row.where, "reason": str(error)})
-    ends_cut = [clip.clip_id for row, clip in zip(kept, clips, strict=True) if (row.stop_s or 0) > (clip.stop_s or math.inf) + 0.1]
+    ends_cut = [
+        clip.clip_id
+        for row, clip in zip(kept, clips, strict=True)
+        if (row.stop_s or 0) > (clip.stop_s or math.inf) + 0.1
+    ]
     n_missing = sum(not file.exists() for file in files)
     report = {"n_clips": len(clips), "n_skipped": len(skipped), "n_missing": n_missing, "skipped": skipped}
     report["ends_cut"] = ends_cut  # annotated to end after their file does
@@ -145,7 +149,11 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
 
 def _read_annotation(data: DataConfig, demo_folder: Path) -> list[AnnotatedClip]:
     annotation = media_path(data.annotation)
-    demo_folder.mkdir(parents=True, exist_ok=True)  # an output of the stage, empty where the clips come from elsewhere
+    demo_folder.mkdir(parents=True, exist_ok=True)  # an output of the stage
+    if data.source != "demo":  # dvc warns of an empty output, each time
+        (demo_folder / "none.txt").write_text(
+            f"No clips of the demo: data.source is {data.source}.\n", encoding="utf-8"
+        )
     readers: dict[str, Callable[[], list[AnnotatedClip]]] = {
         "demo": lambda: read_demo(annotation, demo_folder),
         "csv": lambda: read_csv(annotation, Path(data.annotation).parent),
