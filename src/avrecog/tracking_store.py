@@ -206,24 +206,66 @@ def check_database(address: str) -> None:
         engine.connect().close()
 
 
-def moved_from(database: Path) -> str | None:
-    """The URI of the folder `mlruns` in which a store has its files, where that isn't the store's own any more.
+def store_problems() -> list[str]:
+    """What is wrong with the tracking store, in words; nothing in it is changed, and a server is asked but once."""
+    given, database = given_address(), database_path()
+    problems: list[str] = []
+    try:
+        address = given or sqlite_address(database)
+        if not given and not (database.exists() and database.stat().st_size):
+            return []  # the first stage makes it
+        from mlflow import MlflowClient
 
-    Raises:
-        TrackingError: if it can't be read.
-    """
-    with readable(), _opened(database) as connection:
-        return _old_place(connection, database.parent)
+        with readable(), _impatient():
+            check_database(address)
+            client = MlflowClient(address)
+            found = [client.get_experiment_by_name(name) for name in (STAGES_EXPERIMENT, ROWS_EXPERIMENT)]
+        problems += [
+            f"tracking store: experiment {each.name} was deleted; the next stage that writes to it restores it with "
+            f"its runs, and `mlflow gc` is rid of it for good"
+            for each in found
+            if each is not None and each.lifecycle_stage == "deleted"
+        ]
+        if not given:
+            with readable(), _opened(database) as connection:
+                old = _old_place(connection, database.parent)
+            if old is not None:
+                problems.append(
+                    f"tracking store: it has its files at {old}, from where the project was moved or copied; the next "
+                    f"stage has them follow to {database.parent}"
+                )
+    except TrackingError as error:
+        problems.append(str(error))
+    link = project_root() / "mlflow.db"
+    if not given and link.exists() and not link.samefile(database):
+        problems.append(
+            "mlflow.db: is not the store that the stages write, so that `mlflow ui` shows another; remove it and run "
+            "`ln -s mlruns/mlflow.db mlflow.db`"
+        )
+    return problems
 
 
-def deleted_experiments(client: "MlflowClient") -> list[str]:
-    """Those of avrecog's experiments that were deleted, which the next run in them restores."""
-    found = [client.get_experiment_by_name(name) for name in (STAGES_EXPERIMENT, ROWS_EXPERIMENT)]
-    return [each.name for each in found if each is not None and each.lifecycle_stage == "deleted"]
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    """Within the block MLflow asks a server once and waits for seconds, where it would try for minutes."""
+    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+    before = {name: os.environ.get(name) for name in limits}
+    os.environ.update(limits)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _old_place(connection: sqlite3.Connection, mlruns: Path) -> str | None:
-    """As `moved_from`: what stands before the name of one of avrecog's experiments in the place of its files."""
+    """The URI of the folder `mlruns` in which a store has its files, where that isn't `mlruns` any more.
+
+    It is what stands before the name of one of avrecog's experiments in the place of its files.
+    """
     if not _has_column(connection, "experiments", "artifact_location"):
         return None
     names = (STAGES_EXPERIMENT, ROWS_EXPERIMENT)
