@@ -88,7 +88,8 @@ def train_and_test(job: tuple[str, int, Path]) -> None:
         train_model(name, config, train, FrontEnd(params.audio, params.video), DATA, models, lambda *_: None)
         trained.touch()
     metrics.parent.mkdir(parents=True, exist_ok=True)
-    evaluate_model(name, models, DATA, params.test, folder / "scores" / name, metrics, folder / "plots" / name)
+    outs = (folder / "scores" / name, metrics, folder / "plots" / name, folder / "plots" / f"{name}.csv")
+    evaluate_model(name, models, DATA, params.test, *outs)
 
 
 def right(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:

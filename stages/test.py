@@ -21,12 +21,12 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, required=True, help="folder for the score files")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
     parser.add_argument("--plots", type=Path, required=True, help="folder for pictures and tables")
+    parser.add_argument("--curve", type=Path, required=True, help="CSV file for the training's numbers by epoch")
     args = parser.parse_args()
     params = load_params(test=TestConfig)
     with sole_writer(args.scores), tracked("test", params, args.model) as run:
-        run.log(
-            evaluate_model(args.model, args.checkpoints, args.data, params.test, args.scores, args.metrics, args.plots)
-        )
+        outs = (args.scores, args.metrics, args.plots, args.curve)
+        run.log(evaluate_model(args.model, args.checkpoints, args.data, params.test, *outs))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def make_project(folder: Path) -> None:
     """A repository with the project's code and the small project's clips and parameters."""
     folder.mkdir()
     shutil.copytree(projects.ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
-    for name in ("stages", "recipes", ".dvc"):
+    for name in ("stages", "recipes", "selfsupervised", ".dvc"):
         ignored = shutil.ignore_patterns("cache", "tmp", "__pycache__")
         shutil.copytree(projects.ROOT / name, folder / name, ignore=ignored)
     for name in ("dvc.yaml", "dvc.lock", ".gitignore", ".dvcignore"):

@@ -10,7 +10,7 @@ import torch
 
 import avrecog  # noqa: F401  sets how PyTorch's threads wait, before torch is loaded
 import projects
-from avrecog.tracking import ensure_store
+from avrecog.tracking_store import ensure_store
 from clips import make_labelled_folder
 
 

@@ -97,7 +97,7 @@ ARGUMENTS = {
     "test": [
         *["--model", "{model}", "--checkpoints", "models/{model}", "--data", "data"],
         *["--scores", "results/scores/{model}", "--metrics", "results/metrics/test/{model}.json"],
-        *["--plots", "results/plots/test/{model}"],
+        *["--plots", "results/plots/test/{model}", "--curve", "results/plots/training/{model}.csv"],
     ],
     "benchmark": [
         *["--model", "{model}", "--checkpoints", "models/{model}"],

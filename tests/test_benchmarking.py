@@ -8,6 +8,7 @@ import projects
 from avrecog.benchmarking import BenchmarkConfig, count_macs, time_passes
 from avrecog.config import validate
 from avrecog.errors import ConfigError
+from avrecog.hardware import lacking_to_compile, pick_device
 from avrecog.inference import TrainedModel
 from avrecog.inputs import FrontEnd, views_of_typical_clip
 from avrecog.logmel import AudioConfig, LogMelConfig
@@ -49,6 +50,7 @@ def test_the_views_of_a_clip_are_those_of_the_test():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(lacking_to_compile(pick_device()) is not None, reason="nothing here to compile with")
 def test_the_compiled_variant_is_timed_too(project):
     projects.write_params(project, projects.SMALL, {"benchmark": {"variants": ["folded", "compiled"]}})
     projects.run(project, "benchmark", "audio")

@@ -12,7 +12,8 @@ import torch
 from ruamel.yaml import YAML
 
 import projects
-from avrecog import cli
+from avrecog import cli, hardware
+from avrecog.doctor import params_problems
 from avrecog.fusion_methods import read_fusion
 from avrecog.inference import load_model
 from avrecog.late_fusion import said_fusion
@@ -84,44 +85,6 @@ def test_predict_without_a_trained_model_says_what_to_run(project, capsys):
     with pytest.raises(SystemExit):
         avrecog(project, "predict", "x.mp4")
     assert "models/audio/best.ckpt: no such checkpoint; run `dvc repro train`" in capsys.readouterr().err
-
-
-def test_doctor_is_content_with_a_whole_project(finished_project, capsys):
-    avrecog(finished_project, "doctor")
-    out = capsys.readouterr().out
-    assert "all is well" in out
-    assert "torch 2" in out
-
-
-def test_doctor_lists_all_problems_of_params_yaml(project, capsys):
-    changes = {
-        "train": {"epochz": 3},
-        "models": {"audio": {"depth": True}},
-        "data": {"val_fraction": 3},
-    }
-    projects.write_params(project, projects.SMALL, changes)
-    with pytest.raises(SystemExit) as stop:
-        avrecog(project, "doctor")
-    assert stop.value.code == 1
-    out = capsys.readouterr().out
-    assert "train.epochz: unknown key; did you mean `epochs`" in out
-    assert "models.audio.depth: expected a whole number, got true" in out
-    assert "data.val_fraction: expected a number below 1, got 3" in out
-
-
-def test_doctor_sees_models_that_are_not_there_and_wrong_overrides(project, capsys):
-    changes = {
-        "pipeline": {"models": ["audio", "video"]},
-        "models": {"audio": {"train": {"lr": -1}}},
-        "data": {"annotation": "nowhere"},
-    }
-    projects.write_params(project, projects.SMALL, changes)
-    with pytest.raises(SystemExit):
-        avrecog(project, "doctor")
-    out = capsys.readouterr().out
-    assert "video is no section below models (audio, rgb)" in out
-    assert "models.audio.train.lr: expected a number above 0, got -1" in out
-    assert "data.annotation: nowhere does not exist" in out
 
 
 @pytest.fixture
@@ -312,12 +275,13 @@ def test_options_of_foreign_files_are_not_for_ours(foreign, capsys):
 @pytest.mark.parametrize(
     "name", sorted(path.stem for path in (projects.ROOT / "recipes").glob("*.yaml") if path.stem != "demo_clips")
 )
-def test_every_recipe_makes_a_valid_params_yaml(workshop, name, capsys):
+def test_every_recipe_makes_a_valid_params_yaml(workshop, name, monkeypatch):
+    monkeypatch.setattr(hardware, "lacking_to_compile", lambda device: None)  # this machine's compiler is no matter
     annotation = workshop / "clips.csv"
     annotation.write_text("path,label\n")
     if name.startswith("kinetics"):  # a folder of lists
         annotation = workshop / "lists"
         annotation.mkdir()
     avrecog(workshop, "recipe", name, "--annotation", annotation)
-    avrecog(workshop, "doctor")
-    assert "all is well" in capsys.readouterr().out
+    with projects.inside(workshop):
+        assert params_problems() == []

@@ -27,7 +27,7 @@ from avrecog.fusion import FuseConfig
 from avrecog.logmel import AudioConfig
 from avrecog.manifests.prepare import DataConfig
 from avrecog.media.settings import VideoConfig
-from avrecog.models.build import ModelSection, PipelineConfig
+from avrecog.models.build import ModelSection, PipelineConfig, SelfSupervisedConfig
 from avrecog.predict import TestConfig as TestSection
 from avrecog.training.settings import TrainConfig
 
@@ -302,6 +302,7 @@ def test_every_section_of_the_shipped_file_validates():
         "audio": AudioConfig | None,
         "video": VideoConfig | None,
         "pipeline": PipelineConfig,
+        "selfsupervised": SelfSupervisedConfig,
         "train": TrainConfig,
         "test": TestSection,
         "benchmark": BenchmarkConfig,

@@ -12,10 +12,10 @@ import projects
 from avrecog.checkpoints import save_checkpoint
 from avrecog.config import plain, validate
 from avrecog.datasets.augment import AugmentConfig
-from avrecog.engines import engine_precision, lacking_to_compile, start_engine
+from avrecog.engines import engine_precision, start_engine
 from avrecog.errors import ConfigError
 from avrecog.exporting import export_model
-from avrecog.hardware import pick_device
+from avrecog.hardware import lacking_to_compile, pick_device
 from avrecog.inference import load_model
 from avrecog.inputs import make_dataset
 from avrecog.logmel import FRONT_ENDS, AudioConfig, LogMel, LogMelConfig

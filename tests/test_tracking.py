@@ -1,11 +1,8 @@
-import contextlib
 import logging
 import multiprocessing
 import os
 import shutil
 import signal
-import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
@@ -14,12 +11,12 @@ import pytest
 from mlflow import MlflowClient
 
 import projects
-from avrecog import provenance, tracking
+from avrecog import tracking
 from avrecog.config import Params
 from avrecog.entry import entry_point
 from avrecog.errors import ConfigError
 from avrecog.outcome import Outcome
-from avrecog.tracking import ensure_store, tracked
+from avrecog.tracking import tracked
 
 
 @pytest.fixture
@@ -67,16 +64,6 @@ def test_the_experiment_name_of_dvc_becomes_a_tag(root):
     assert only_run(root).data.tags["dvc.exp_name"] == "tried-hard"
 
 
-def test_a_given_tracking_address_wins(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
-    assert ensure_store(tmp_path) == "http://elsewhere"
-    assert not (tmp_path / "mlruns").exists()
-
-
-def test_the_store_is_in_write_ahead_mode(tracking_template):
-    assert (tracking_template / "mlflow.db").read_bytes()[18:20] == b"\x02\x02"
-
-
 def log_many(root, number):
     def log(run):
         for step in range(50):
@@ -105,22 +92,6 @@ def test_eight_processes_that_begin_at_once_without_a_store_lose_no_value(tmp_pa
     assert not list((tmp_path / "mlruns").glob(".making-*"))
 
 
-def test_a_store_whose_making_was_killed_is_made_anew(tmp_path):
-    (tmp_path / "mlruns").mkdir()
-    (tmp_path / "mlruns/.making-1.db").write_bytes(b"half")
-    ensure_store(tmp_path)
-    assert [path.name for path in (tmp_path / "mlruns").glob("*.db")] == ["mlflow.db"]
-    assert not list((tmp_path / "mlruns").glob(".making-*"))
-
-
-def test_a_store_that_mlflow_ui_made_is_put_in_write_ahead_mode(tmp_path):
-    (tmp_path / "mlruns").mkdir()
-    with contextlib.closing(sqlite3.connect(tmp_path / "mlruns/mlflow.db")) as connection:
-        connection.execute("CREATE TABLE t (x)")
-    ensure_store(tmp_path)
-    assert (tmp_path / "mlruns/mlflow.db").read_bytes()[18:20] == b"\x02\x02"
-
-
 def test_a_run_keeps_its_log_and_the_reason_it_failed_for(root):
     def fail(run):
         logging.getLogger("avrecog.anything").warning("half-way")
@@ -140,35 +111,6 @@ def test_a_bug_leaves_its_traceback_in_the_log_of_the_run(root):
     text = Path(only_run(root).info.artifact_uri.removeprefix("file://"), "log.txt").read_text()
     assert "ZeroDivisionError" in text
     assert "Traceback" in text
-
-
-def test_half_a_row_of_a_killed_report_is_deleted_by_the_next_stage(root):
-    with projects.inside(root):
-        track(root, lambda run: run.log(Outcome("done", {})))
-        client = tracking.open_store()
-        process = f"{provenance._machine()} {provenance._boot()} 999999999 1"
-        run_id = tracking._begin(client, "avrecog", "audio", {"lr": 1}, {provenance.PROCESS_TAG: process})
-    track(root, lambda run: run.log(Outcome("done", {})))
-    assert client.get_run(run_id).info.lifecycle_stage == "deleted"
-
-
-def test_runs_of_another_machine_or_of_a_living_process_are_left_alone(root):
-    with projects.inside(root):
-        client = tracking.open_store()
-        for process in ("elsewhere/1 - 999999999 1", provenance.this_process(), "nonsense"):
-            tracking._begin(client, "avrecog-stages", process, {}, {provenance.PROCESS_TAG: process})
-        tracking.open_store()
-    runs = client.search_runs([client.get_experiment_by_name("avrecog-stages").experiment_id])
-    assert [run.info.status for run in runs] == ["RUNNING"] * 3
-
-
-def test_a_run_from_before_the_machine_was_started_anew_is_marked(root):
-    with projects.inside(root):
-        client = tracking.open_store()
-        process = f"{provenance._machine()} another-boot {os.getpid()} 1"
-        run_id = tracking._begin(client, "avrecog-stages", "train", {}, {provenance.PROCESS_TAG: process})
-        tracking.open_store()
-    assert client.get_run(run_id).info.status == "KILLED"
 
 
 def test_files_that_cannot_be_stored_hold_up_nothing_else(root, monkeypatch, caplog):
@@ -232,28 +174,3 @@ def test_a_signal_ends_a_stage_with_a_line_and_its_code(capsys, number, code):
         signal.signal(signal.SIGINT, before)
     assert stop.value.code == code
     assert "the same command goes on from here" in capsys.readouterr().err
-
-
-COUNT = "SELECT count(*) FROM runs"
-
-
-def test_opening_the_store_again_leaves_open_connections_their_locks(root):
-    """Else the next process to close the database removes the log that they read: "disk image is malformed"."""
-    with projects.inside(root):
-        client = tracking.open_store()
-        client.search_experiments()
-        tracking.open_store()
-        other = (
-            f"import sqlite3; c = sqlite3.connect({str(root / 'mlruns/mlflow.db')!r}); c.execute('{COUNT}'); c.close()"
-        )
-        subprocess.run([sys.executable, "-c", other], check=True)
-        assert (root / "mlruns/mlflow.db-wal").exists()
-
-
-def test_the_first_run_of_a_store_keeps_its_files_in_the_project(root):
-    with projects.inside(root):
-        client = tracking.open_store()
-        tracking._begin(client, "avrecog-stages", "first", {}, {})
-    assert "MLFLOW_TRACKING_URI" not in os.environ
-    location = client.get_experiment_by_name("avrecog-stages").artifact_location
-    assert location == (root / "mlruns/avrecog-stages").as_uri()

@@ -15,13 +15,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from avrecog.atomic import atomic_path
 from avrecog.config import Count, PositiveNumber, flatten, section
-from avrecog.engines import Network, lacking_to_compile, start_engine
+from avrecog.engines import Network, start_engine
 from avrecog.errors import ConfigError
 from avrecog.hardware import (
     device_name,
     explained_out_of_memory,
     forget_gpu_memory,
     gpu_memory_mib,
+    lacking_to_compile,
     on_device,
     peak_memory_mib,
     pick_device,

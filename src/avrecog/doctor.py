@@ -31,9 +31,6 @@ def examine() -> tuple[list[str], bool]:
     """Lines to print, and whether all that the pipeline needs is there and params.yaml has no problem."""
     problems: list[str] = []
     lines = [f"Python {platform.python_version()}", *(f"  {name} {_version(name, problems)}" for name in PACKAGES)]
-    for tool, why in (("git", "DVC keeps experiments in it"), ("g++", "torch.compile needs it")):
-        if shutil.which(tool) is None:
-            lines.append(f"{tool}: not found; {why}")
     try:
         importlib.import_module("torchaudio")
     except (ImportError, OSError) as error:
@@ -41,8 +38,8 @@ def examine() -> tuple[list[str], bool]:
             f"torchaudio can't be loaded ({error}); install the torch of constraints.txt, not a CPU-only build"
         )
     if not problems:
-        lines += [*_machine(), _store()]
-        problems += _params_problems()
+        lines += [*_machine(), _store(problems)]
+        problems += [*_repository_problems(), *params_problems()]
     lines += [f"problem: {problem}" for problem in problems] or ["all is well"]
     return lines, not problems
 
@@ -69,28 +66,48 @@ def _machine() -> list[str]:
     ]
 
 
-def _store() -> str:
-    """Where the tracking store is; runs of killed processes in it are marked so."""
-    from avrecog.tracking import open_store, project_root
+def _store(problems: list[str]) -> str:
+    """Where the tracking store is; runs of killed processes in it are marked so, unless it has a problem."""
+    from avrecog.tracking_store import database_path, given_address, open_store, store_problems
 
-    path = project_root() / "mlruns" / "mlflow.db"
-    if not path.exists():
+    found = store_problems()
+    problems += found
+    given, path = given_address(), database_path()
+    if not given and not path.exists():
         return f"tracking store: {path}, not yet made"
-    open_store()
+    if not found:
+        try:
+            open_store()
+        except AvrecogError as error:  # it can be read, but not written
+            problems.append(str(error))
+    if given:
+        return f"tracking store: {given} (MLFLOW_TRACKING_URI)"
     return f"tracking store: {path} ({path.stat().st_size / 2**20:.1f} MiB)"
 
 
-def _params_problems() -> list[str]:
-    """Every section of params.yaml, validated at once; then what hangs on several."""
+def _repository_problems() -> list[str]:
+    """What keeps dvc from making experiments here."""
+    from avrecog.sweep.trial import check_repository
+
+    try:
+        check_repository()
+    except AvrecogError as error:
+        return [str(error)]
+    return []
+
+
+def params_problems() -> list[str]:
+    """Every section of params.yaml, validated at once; then what hangs on several, and on this machine."""
     from avrecog.benchmarking import BenchmarkConfig
     from avrecog.config import At, load_params, read_yaml
     from avrecog.fusion import FuseConfig
+    from avrecog.hardware import lacking_to_compile, pick_device
     from avrecog.inputs import FrontEnd, check_front_end
     from avrecog.logmel import AudioConfig
     from avrecog.manifests.clip import media_path
     from avrecog.manifests.prepare import DataConfig
     from avrecog.media.settings import VideoConfig
-    from avrecog.models.build import ModelSection, PipelineConfig
+    from avrecog.models.build import ModelSection, PipelineConfig, SelfSupervisedConfig
     from avrecog.predict import TestConfig
     from avrecog.training.settings import TrainConfig, settings_in_force
 
@@ -102,6 +119,7 @@ def _params_problems() -> list[str]:
             audio=AudioConfig | None,
             video=VideoConfig | None,
             pipeline=PipelineConfig,
+            selfsupervised=SelfSupervisedConfig,
             train=TrainConfig,
             test=TestConfig,
             benchmark=BenchmarkConfig,
@@ -111,19 +129,32 @@ def _params_problems() -> list[str]:
     except AvrecogError as error:
         return [str(error)]
     problems = []
+    in_use = {"pipeline": params.pipeline.models, "selfsupervised": params.selfsupervised.models}
+    compiled = ["test.engine: torch-compiled can't run"] if params.test.engine == "torch-compiled" else []
+    if "compiled" in params.benchmark.variants:
+        compiled.append("benchmark.variants: compiled can't be timed")
     for name in named:
         model = getattr(params, f"model {name}")
         try:
-            settings_in_force(params.train, model.train, name)
-            if name in params.pipeline.models:
+            settings, _ = settings_in_force(params.train, model.train, name)
+            if any(name in models for models in in_use.values()):
                 check_front_end(model, FrontEnd(params.audio, params.video))
+                compiled += [f"train.compile: {name} can't be compiled"] if settings.compile else []
         except AvrecogError as error:
             problems.append(str(error))
+    for section, models in in_use.items():
+        problems += [
+            f"{section}.models: {name} is no section below models ({', '.join(named)})"
+            for name in models
+            if name not in named
+        ]
     problems += [
-        f"pipeline.models: {name} is no section below models ({', '.join(named)})"
-        for name in params.pipeline.models
-        if name not in named
+        f"selfsupervised.models: {name} is of architecture {architecture}, expected avsync"
+        for name in params.selfsupervised.models
+        if name in named and (architecture := getattr(params, f"model {name}").architecture) != "avsync"
     ]
+    if compiled and (lacking := lacking_to_compile(pick_device())):
+        problems += [f"{what} here: {lacking}, or choose another" for what in compiled]
     if not media_path(params.data.annotation).exists():
         problems.append(f"data.annotation: {params.data.annotation} does not exist")
     return problems

@@ -2,9 +2,6 @@
 
 import inspect
 import logging
-import os
-import shutil
-import sysconfig
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from avrecog.errors import ConfigError
-from avrecog.hardware import on_device
+from avrecog.hardware import lacking_to_compile, on_device
 from avrecog.inference import TrainedModel, folded
 from avrecog.predict import Engine
 
@@ -75,17 +72,6 @@ def engine_precision(engine: Engine, precision: str) -> str:
     if precision not in ("auto", "32-true"):
         raise ConfigError(f"test.precision: expected auto or 32-true with engine {engine}, got {precision}")
     return "int8" if engine == "onnxruntime-int8" else "32-true"
-
-
-def lacking_to_compile(device: torch.device) -> str | None:
-    """What torch.compile would miss on this machine, in words."""
-    if device.type == "cuda":
-        return None  # Triton brings its own
-    if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++")):
-        return "there is no C++ compiler; install g++"
-    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
-        return "Python's headers are missing; install python3-dev"
-    return None
 
 
 class OnnxNetwork:

@@ -38,19 +38,27 @@ from avrecog.predict import TestConfig, predict_scores
 from avrecog.predictions import FILE, write_predictions
 from avrecog.scores import ScoreTable, probabilities, write_scores
 from avrecog.tables import write_table
-from avrecog.training.history import read_history
+from avrecog.training.history import Row, read_history, write_history
 
 CALIBRATION_VIEWS = 128  # of training clips, for engine onnxruntime-int8
 
 
 def evaluate_model(
-    name: str, checkpoints: Path, data: Path, config: TestConfig, scores: Path, metrics_path: Path, plots: Path
+    name: str,
+    checkpoints: Path,
+    data: Path,
+    config: TestConfig,
+    scores: Path,
+    metrics_path: Path,
+    plots: Path,
+    curve: Path,
 ) -> Outcome:
     """Score val and test with a trained model.
 
     Writes `scores/val.npz` and `scores/test.npz`, the metrics of test with the few of val that people choose by, and
     into `plots` what it said about every test clip, the per-class table, the confusion matrix, the reliability diagram
-    and the training curves.
+    and the training curves; those go to `curve` as numbers too, a file that DVC can draw, unlike one of many in
+    `checkpoints`.
 
     Raises:
         CheckpointError: if the checkpoint is of other classes than the manifest has.
@@ -114,7 +122,9 @@ def evaluate_model(
         temporary.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     if config.result_json:
         _write_result_json(scores / "result.json", table)
-    files = _write_plots(plots, table, test_probabilities, checkpoints)
+    history = read_history(checkpoints / "history.csv")
+    write_history(curve, history)
+    files = _write_plots(plots, table, test_probabilities, history)
     summary = (
         f"{name} (epoch {model.epoch}), {numbers['n_clips']:,} test clips: top-1 {numbers['top1']:.3f}, top-5 "
         f"{numbers['top5']:.3f}, mean class accuracy {numbers['mean_class_accuracy']:.3f}; "
@@ -142,13 +152,13 @@ def _write_result_json(path: Path, table: ScoreTable) -> None:
         temporary.write_text(json.dumps(table.scores.tolist()), encoding="utf-8")
 
 
-def _write_plots(plots: Path, table: ScoreTable, test_probabilities: np.ndarray, checkpoints: Path) -> list[Path]:
+def _write_plots(plots: Path, table: ScoreTable, test_probabilities: np.ndarray, history: list[Row]) -> list[Path]:
     plots.mkdir(parents=True, exist_ok=True)
     files = [plots / name for name in ("per_class.csv", "confusion.png", "reliability.png", "history.png", FILE)]
     write_table(files[0], per_class_table(test_probabilities, table.labels, table.classes))
     matrix = confusion_matrix(test_probabilities, table.labels)
     plot_confusion(matrix, table.classes, files[1])
     plot_reliability(reliability_bins(test_probabilities, table.labels), files[2])
-    plot_history(read_history(checkpoints / "history.csv"), files[3])
+    plot_history(history, files[3])
     write_predictions(files[4], table.clip_ids, table.labels, test_probabilities, table.classes)
     return [file for file in files if file.exists()]  # a picture that can't be drawn is left out

@@ -1,10 +1,14 @@
 """What the machine is and how much of it a stage used."""
 
 import contextlib
+import os
 import platform
 import resource
+import shutil
 import sys
+import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -66,6 +70,24 @@ def hardware() -> str:
 def machine_tags() -> dict[str, str]:
     """What may move a number beside code, data and parameters, as tags: hardware, version of torch, threads."""
     return {"hardware": hardware(), "torch": torch.__version__, "threads": str(torch.get_num_threads())}
+
+
+def lacking_to_compile(device: torch.device) -> str | None:
+    """What torch.compile would miss on this machine, in words: a compiler of C++, or for a GPU Triton's of C.
+
+    It is looked for as they look for it: CXX or g++ (clang++ on a Mac), and CC or gcc or clang.
+    """
+    if device.type == "cuda":
+        language, variable, names = "C", "CC", ("gcc", "clang")
+    else:
+        language, variable, names = "C++", "CXX", ("clang++" if sys.platform == "darwin" else "g++",)
+    given = os.environ.get(variable)
+    if not any(shutil.which(name) for name in (names if given is None else given.split()[:1])):
+        of_variable = "" if given is None else f" ({variable} is {given!r})"
+        return f"there is no {language} compiler{of_variable}; install {names[0]}, or set {variable}"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
+        return "Python's headers are missing; install python3-dev"
+    return None
 
 
 def synchronise(device: torch.device) -> None:

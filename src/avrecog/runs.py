@@ -1,6 +1,5 @@
 """The rows of MLflow's experiment `avrecog` as plain data, and the parents under which several of them stand."""
 
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,15 @@ from pathlib import Path
 
 from avrecog.errors import ScoreError, TrackingError
 from avrecog.predictions import FILE, Predictions, predictions_text, read_predictions
-from avrecog.tracking import ROWS_EXPERIMENT, comparable_rows, open_store, project_root, readable
+from avrecog.tracking import comparable_rows
+from avrecog.tracking_store import (
+    ROWS_EXPERIMENT,
+    database_path,
+    experiment_id,
+    given_address,
+    open_store,
+    readable,
+)
 
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's page folds a run with it below that run
 GROUP_TAG = "gathered"  # of a parent: which group it stands for
@@ -52,16 +59,16 @@ def finished_rows() -> list[Row]:
     Raises:
         TrackingError: if there is no store, or it can't be read.
     """
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not (project_root() / "mlruns" / "mlflow.db").exists():
-        raise TrackingError(f"{project_root()}/mlruns/mlflow.db: there is no tracking store yet; run `dvc repro`")
+    if not given_address() and not database_path().exists():
+        raise TrackingError(f"{database_path()}: there is no tracking store yet; run `dvc repro`")
     client = open_store()
     rows: list[Row] = []
     with readable():
-        experiment = client.get_experiment_by_name(ROWS_EXPERIMENT)
+        experiment = experiment_id(client, ROWS_EXPERIMENT)
         token = None
         while experiment is not None:
             page = client.search_runs(
-                [experiment.experiment_id], "attributes.status = 'FINISHED'", max_results=1000, page_token=token
+                [experiment], "attributes.status = 'FINISHED'", max_results=1000, page_token=token
             )
             for run in page:
                 of_ours = run.data.tags.get("stage") in ("report", "gather") and "model" in run.data.tags

@@ -1,8 +1,7 @@
 """Experiment tracking with MLflow; runs.py reads what this has written, sweep/tracking.py tracks sweeps.
 
 Two MLflow experiments: `avrecog-stages` has a run for every execution of a stage; `avrecog` has the rows that people
-compare, written whole by stage report. The store is `mlruns/mlflow.db` of the project (DVC_ROOT, so that experiments in
-temporary folders write there too), or wherever MLFLOW_TRACKING_URI points.
+compare, written whole by stage report. tracking_store.py says where they are.
 """
 
 import contextlib
@@ -10,8 +9,6 @@ import functools
 import json
 import logging
 import math
-import os
-import sqlite3
 import sys
 import time
 import traceback
@@ -19,12 +16,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avrecog.atomic import turn
 from avrecog.config import Params
 from avrecog.entry import kept_log
-from avrecog.errors import AvrecogError, TrackingError
+from avrecog.errors import AvrecogError
 from avrecog.outcome import Outcome
-from avrecog.provenance import PROCESS_TAG, file_digest, is_gone, origin_tags
+from avrecog.provenance import file_digest, origin_tags
+from avrecog.tracking_store import (
+    ROWS_EXPERIMENT,
+    STAGES_EXPERIMENT,
+    ensured_experiment_id,
+    first_line,
+    open_store,
+    readable,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,15 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STAGES_EXPERIMENT = "avrecog-stages"
-ROWS_EXPERIMENT = "avrecog"
 SYSTEM_METRICS_EVERY_S = 10
 TRY_AGAIN_AFTER_S = 30
-
-
-def project_root() -> Path:
-    """The project's folder: DVC_ROOT where dvc runs the stage, the working folder elsewhere."""
-    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
 
 
 class Run:
@@ -111,7 +108,7 @@ class Run:
                     waiting.pop(0)
             except Exception as error:  # noqa: BLE001  stores of metrics and artifacts are plug-ins: they raise anything
                 self._failed_at = time.monotonic()
-                log.warning("the tracking store can't be written now (%s); kept, to be tried again", _first_line(error))
+                log.warning("the tracking store can't be written now (%s); kept, to be tried again", first_line(error))
 
 
 class _SilentRun(Run):
@@ -218,80 +215,6 @@ def comparable_rows(experiment: str = ROWS_EXPERIMENT) -> Iterator[Callable[...,
         raise
 
 
-def _mark_dead_runs(client: "MlflowClient") -> None:
-    """Mark runs as KILLED whose process on this machine is gone without a word, and delete half rows."""
-    for name in (STAGES_EXPERIMENT, ROWS_EXPERIMENT):
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            continue
-        running = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
-        dead = [run.info.run_id for run in running if is_gone(run.data.tags.get(PROCESS_TAG, ""))]
-        for run_id in dead:
-            if name == ROWS_EXPERIMENT:
-                client.delete_run(run_id)
-            else:
-                client.set_tag(run_id, "error", "its process has ended without a word: killed, or the machine stopped")
-                client.set_terminated(run_id, "KILLED")
-
-
-def ensure_store(root: Path) -> str:
-    """The address of the tracking store, made if it is not there: once, whole, under a lock, in WAL mode.
-
-    Raises:
-        TrackingError: if it can't be made or opened.
-    """
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    if given:
-        return given
-    folder = root / "mlruns"
-    database = folder / "mlflow.db"
-    with turn(folder / ".init.lock"), readable():
-        if not database.exists() or database.stat().st_size == 0:
-            _make_database(database)
-        else:
-            _write_ahead(database)  # it may have been made by `mlflow ui`
-    return f"sqlite:///{database}"
-
-
-def open_store() -> "MlflowClient":
-    """A client of the project's tracking store, in which the runs of dead processes are marked.
-
-    Raises:
-        TrackingError: if it can't be opened.
-    """
-    given = "MLFLOW_TRACKING_URI" in os.environ
-    address = ensure_store(project_root())
-    import mlflow
-    from mlflow import MlflowClient
-
-    with readable():
-        mlflow.set_tracking_uri(address)  # the system metrics' monitor reads it
-        if not given:  # MLflow has put it there, where it would pass for one that a person gave
-            os.environ.pop("MLFLOW_TRACKING_URI", None)
-        client = MlflowClient(address)
-        _mark_dead_runs(client)
-    return client
-
-
-def _make_database(database: Path) -> None:
-    """Make the tables under another name first: a kill half-way would leave a database that nothing can open."""
-    from mlflow import MlflowClient
-
-    for leftover in database.parent.glob(".making-*"):
-        leftover.unlink()
-    temporary = database.with_name(f".making-{os.getpid()}.db")
-    MlflowClient(f"sqlite:///{temporary}").search_experiments()  # makes the tables
-    _write_ahead(temporary)
-    os.replace(temporary, database)
-
-
-def _write_ahead(database: Path) -> None:
-    # Only SQLite may open the file: closing it by other means takes SQLite's locks from this process, and the next one
-    # to close the database would remove the log that connections here still read.
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-
-
 def _begin(
     client: "MlflowClient", experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
 ) -> str:
@@ -301,52 +224,14 @@ def _begin(
         TrackingError: if the store can't be written.
     """
     with readable():
-        found = client.get_experiment_by_name(experiment)
-        experiment_id = found.experiment_id if found else _create_experiment(client, experiment)
-        run_id: str = client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
+        place = ensured_experiment_id(client, experiment)
+        run_id: str = client.create_run(place, run_name=name, tags=dict(tags)).info.run_id
         try:
             _log_params(client, run_id, params)
         except BaseException:
             client.delete_run(run_id)
             raise
     return run_id
-
-
-@contextlib.contextmanager
-def readable() -> Iterator[None]:
-    """Within the block, what MLflow and SQLite find wrong becomes a TrackingError that names the store.
-
-    Raises:
-        TrackingError: with the reason.
-    """
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
-        where = os.environ.get("MLFLOW_TRACKING_URI") or f"{project_root()}/mlruns/mlflow.db"
-        raise TrackingError(
-            f"{where}: the tracking store can't be used ({_first_line(error)}); see that it is there, whole and has "
-            f"room, or set MLFLOW_TRACKING_URI to another"
-        ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:300]
-
-
-def _create_experiment(client: "MlflowClient", name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    location = None if os.environ.get("MLFLOW_TRACKING_URI") else (project_root() / "mlruns" / name).as_uri()
-    try:
-        return client.create_experiment(name, artifact_location=location)
-    except MlflowException:  # another process was first
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            raise
-        return found.experiment_id
 
 
 def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:

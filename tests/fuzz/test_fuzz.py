@@ -37,7 +37,7 @@ from avrecog.manifests.csv_file import read_csv
 from avrecog.manifests.kinetics import KineticsConfig, read_kinetics
 from avrecog.manifests.prepare import DataConfig
 from avrecog.media.settings import VideoConfig
-from avrecog.models.build import ModelSection, PipelineConfig
+from avrecog.models.build import ModelSection, PipelineConfig, SelfSupervisedConfig
 from avrecog.predict import TestConfig
 from avrecog.predictions import read_predictions, shares_correct
 from avrecog.scores import join_scores, probabilities, read_scores
@@ -175,6 +175,7 @@ def read_params(path):
         audio=AudioConfig | None,
         video=VideoConfig | None,
         pipeline=PipelineConfig,
+        selfsupervised=SelfSupervisedConfig,
         train=TrainConfig,
         model=At("models.audio", ModelSection),
         test=TestConfig,

@@ -92,7 +92,8 @@ def synchronised(project):
     projects.run_stage(project, "train", "--model", "sync", *here, "--out", f"{folder}/models/sync")
     checkpoints = ["--checkpoints", f"{folder}/models/sync"]
     outs = ["--scores", f"{folder}/scores", "--metrics", f"{folder}/sync.json", "--plots", f"{folder}/plots"]
-    projects.run_stage(project, "test", "--model", "sync", *checkpoints, *here, *outs)
+    curve = ["--curve", f"{folder}/sync.csv"]
+    projects.run_stage(project, "test", "--model", "sync", *checkpoints, *here, *outs, *curve)
     best = ["--checkpoint", f"{folder}/models/sync/best.ckpt"]
     projects.run_stage(project, "probe", "--model", "sync", *best, *here, "--metrics", f"{folder}/probe.json")
     return project

@@ -3,12 +3,17 @@
 import ast
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 import projects
+from avrecog.config import load_params
+from avrecog.models.build import PipelineConfig
+from avrecog.recipes import apply_recipe
 
 NAME = r"\${DVC_STAGE#*@}"  # a model's, in a command
 
@@ -16,6 +21,8 @@ SRC = projects.ROOT / "src"
 STAGES = YAML(typ="safe").load((projects.ROOT / "dvc.yaml").read_text())["stages"]
 
 WITHOUT_LABELS = YAML(typ="safe").load((projects.ROOT / "selfsupervised/dvc.yaml").read_text())["stages"]
+
+ASKED_FOR = ["pretrain@sync", "probe@sync", "test@sync"]
 
 
 def imported_modules(path: Path) -> set[Path]:
@@ -68,6 +75,12 @@ def loaded_sections(path: Path) -> set[str]:
     return sections
 
 
+def outputs(entry: dict) -> list[str]:
+    """The paths that a stage of a dvc.yaml says it writes."""
+    outs = [out for kind in ("outs", "metrics", "plots") for out in entry.get(kind, [])]
+    return [out if isinstance(out, str) else next(iter(out)) for out in outs]
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_deps_of_a_stage_name_every_source_file_it_reaches(stage):
     script = projects.ROOT / "stages" / f"{stage}.py"
@@ -93,17 +106,16 @@ def test_the_command_of_a_stage_is_what_the_tests_run(stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_path_of_a_command_is_a_dep_or_an_output(stage):
     entry = STAGES[stage]
-    listed = [*entry["deps"], *entry.get("metrics", [])]
-    listed += [out if isinstance(out, str) else next(iter(out)) for out in entry.get("outs", [])]
+    listed = [*entry["deps"], *outputs(entry)]
     arguments = shlex.split(entry["cmd"].replace(NAME, "${item.model}"))
     for path in [argument for argument in arguments if argument.startswith(("data", "models", "results"))]:
         assert any(item.startswith(path) or path.startswith(item) for item in listed), path
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_nothing_of_params_yaml_stands_in_a_command(stage):
+@pytest.mark.parametrize("entry", [*STAGES.values(), *WITHOUT_LABELS.values()])
+def test_nothing_of_params_yaml_stands_in_a_command(entry):
     """dvc would put it there unquoted: a name like `audio; rm -rf .` would run."""
-    command = STAGES[stage]["cmd"]
+    command = entry["cmd"]
     assert not re.search(r"(?<!\\)\$\{", command)
     for found in re.finditer(re.escape(NAME), command):
         assert command[: found.start()].count('"') % 2, "not within quotes"
@@ -133,13 +145,46 @@ def test_there_is_one_script_for_each_stage():
 @pytest.mark.parametrize("stage", WITHOUT_LABELS)
 def test_the_stages_without_labels_name_what_they_read_and_write(stage):
     entry = WITHOUT_LABELS[stage]
-    words = shlex.split(entry["cmd"])
+    words = shlex.split(entry["cmd"].replace(NAME, "${item.model}"))
     assert words[:2] == ["PYTHONPATH=src", "python"]
-    outs = [next(iter(out)) if isinstance(out, dict) else out for out in entry.get("outs", [])]
-    listed = [*entry["deps"], *outs, *entry.get("metrics", [])]
+    listed = [*entry["deps"], *outputs(entry)]
     for path in [word for word in words[2:] if word.startswith(("data", "stages", "selfsupervised"))]:
         assert any(item.startswith(path) or path.startswith(item) for item in listed), path
     (params,) = entry["params"]
-    loaded = {name.replace("${item.model}", "sync") for name in loaded_sections(projects.ROOT / words[2])}
-    assert set(params["params.yaml"]) == loaded
+    assert set(params["params.yaml"]) == loaded_sections(projects.ROOT / words[2])
     assert {"stages", "src/avrecog"} <= set(entry["deps"])
+
+
+@pytest.fixture
+def index_of(tmp_path):
+    """What dvc finds in a project after `avrecog recipe NAME`: a function of the name."""
+
+    def index(recipe):
+        for name in ("recipes", "selfsupervised"):
+            shutil.copytree(projects.ROOT / name, tmp_path / name)
+        shutil.copy(projects.ROOT / "dvc.yaml", tmp_path)
+        (tmp_path / "clips.csv").touch()
+        with projects.inside(tmp_path):
+            apply_recipe(recipe, Path("clips.csv"))
+            return Repo.init(tmp_path, no_scm=True).index
+
+    return index
+
+
+@pytest.mark.parametrize(("recipe", "stages"), [("default", []), ("demo_sync", ASKED_FOR), ("esc10", [])])
+def test_dvc_knows_of_learning_without_labels_only_where_it_is_asked_for(index_of, recipe, stages):
+    """It looks after the outputs of every dvc.yaml of the project, and misses those of stages that nobody ran."""
+    found = index_of(recipe).stages
+    assert sorted(stage.name for stage in found if "selfsupervised" in stage.path_in_repo) == stages
+
+
+@pytest.mark.parametrize("recipe", ["default", "esc10", "demo_sync"])
+def test_what_dvc_draws_is_an_output_whatever_the_models_are_called(tmp_path, index_of, recipe):
+    index = index_of(recipe)
+    outs = {str(out) for out in index.outs}
+    drawn = [plot for plots in index._plots.values() for plot in plots]
+    assert drawn
+    assert {*drawn} <= outs
+    models = load_params(tmp_path / "params.yaml", pipeline=PipelineConfig).pipeline.models
+    curves = {f"results/plots/training/{name}.csv" for name in models}
+    assert {str(plot) for plot in index.plots if plot.stage.path_in_repo == "dvc.yaml"} == curves

@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 
 import chaos
 import projects
-from avrecog.tracking import ensure_store
+from avrecog.tracking_store import ensure_store
 
 SWEEP = """
 study: small

@@ -65,6 +65,12 @@ def test_the_loop_learns_two_plain_classes(changes):
     assert trained.history[-1]["val_top1"] >= 0.9
 
 
+def test_a_network_that_cannot_be_compiled_here_is_refused_before_the_first_step(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ConfigError, match=r"train.compile: can't be done here: there is no C.* compiler; install g"):
+        trainer(compile=True)
+
+
 def test_validation_keeps_its_interval_and_never_misses_the_last_epoch():
     trained = fit(trainer(epochs=5, val_interval=2))
     assert [row["epoch"] for row in trained.history if "val_top1" in row] == [2, 4, 5]

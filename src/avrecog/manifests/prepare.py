@@ -159,7 +159,11 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
 
 def _read_annotation(data: DataConfig, demo_folder: Path) -> list[AnnotatedClip]:
     annotation = media_path(data.annotation)
-    demo_folder.mkdir(parents=True, exist_ok=True)  # an output of the stage, empty where the clips come from elsewhere
+    demo_folder.mkdir(parents=True, exist_ok=True)  # an output of the stage
+    if data.source != "demo":  # dvc warns of an empty output, each time
+        (demo_folder / "none.txt").write_text(
+            f"No clips of the demo: data.source is {data.source}.\n", encoding="utf-8"
+        )
     readers: dict[str, Callable[[], list[AnnotatedClip]]] = {
         "demo": lambda: read_demo(annotation, demo_folder),
         "csv": lambda: read_csv(annotation, Path(data.annotation).parent),

@@ -169,13 +169,32 @@ class PipelineConfig:
     models: list[Text] = Field(min_length=1)  # sections below `models` that are trained, tested and fused
 
     def __post_init__(self) -> None:
-        odd = [name for name in self.models if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name)]
-        if odd:  # a name becomes a folder
-            raise ConfigError(f"models: expected names of letters, digits, - and _, got {odd[0]!r}")
+        _check_names(self.models)
         if "fusion" in self.models:
             raise ConfigError("models: expected another name than fusion, which is that of all of them together")
-        if len(set(self.models)) != len(self.models):
-            raise ConfigError(f"models: expected each model once, got {', '.join(self.models)}")
+
+
+@section
+class SelfSupervisedConfig:
+    """Section `selfsupervised` in params.yaml."""
+
+    models: list[Text] = Field(default_factory=list)  # sections below `models` that learn without labels
+
+    def __post_init__(self) -> None:
+        _check_names(self.models)
+
+
+def _check_names(models: list[str]) -> None:
+    """Refuse a list of models that no folders could be named after.
+
+    Raises:
+        ConfigError: if a name is odd or stands twice.
+    """
+    odd = [name for name in models if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name)]
+    if odd:  # a name becomes a folder
+        raise ConfigError(f"models: expected names of letters, digits, - and _, got {odd[0]!r}")
+    if len(set(models)) != len(models):
+        raise ConfigError(f"models: expected each model once, got {', '.join(models)}")
 
 
 def _audio(config: AudioModelConfig, n_classes: int, pretrained: bool) -> nn.Module:

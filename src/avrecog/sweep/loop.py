@@ -18,7 +18,7 @@ from avrecog.sweep.settings import read_sweep
 from avrecog.sweep.study import JOURNALS, Claim, Standing, SweepStudy
 from avrecog.sweep.tracking import log_study
 from avrecog.sweep.trial import DvcTrial, Trial, check_repository
-from avrecog.tracking import open_store
+from avrecog.tracking_store import open_store
 
 log = logging.getLogger(__name__)
 

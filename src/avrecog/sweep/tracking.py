@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from avrecog.atomic import atomic_path
 from avrecog.errors import TrackingError
-from avrecog.tracking import STAGES_EXPERIMENT, comparable_rows, open_store, readable
+from avrecog.tracking import comparable_rows
+from avrecog.tracking_store import STAGES_EXPERIMENT, experiment_id, open_store, readable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,11 +36,11 @@ def validation_curve(experiment: str, metric: str) -> list[tuple[int, float]]:
     try:
         client = _client(Path.cwd())
         with readable():
-            stages = client.get_experiment_by_name(STAGES_EXPERIMENT)
+            stages = experiment_id(client, STAGES_EXPERIMENT)
             if stages is None:
                 return []
             runs = client.search_runs(
-                [stages.experiment_id],
+                [stages],
                 f"tags.`dvc.exp_name` = '{experiment}' and tags.stage = 'train'",
                 max_results=1,
                 order_by=["attributes.start_time DESC"],
@@ -71,8 +72,8 @@ def log_study(
         temporary.write_text(json.dumps(trials, indent=1) + "\n", encoding="utf-8")
     client = open_store()
     with readable():
-        stages = client.get_experiment_by_name(STAGES_EXPERIMENT)
-        before = client.search_runs([stages.experiment_id], f"tags.{STUDY_TAG} = '{study}'") if stages else []
+        stages = experiment_id(client, STAGES_EXPERIMENT)
+        before = client.search_runs([stages], f"tags.{STUDY_TAG} = '{study}'") if stages else []
     values = {f"best.{key}": value for key, value in best["values"].items()} if best else {}
     numbers: dict[str, float | None] = {"n_complete": sum(trial["state"] == "COMPLETE" for trial in trials)}
     if best:

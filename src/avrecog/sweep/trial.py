@@ -229,11 +229,11 @@ def check_repository() -> None:
     try:
         found = subprocess.run(["git", "rev-parse", "--verify", "-q", "HEAD"], capture_output=True, check=False)
     except OSError:
-        raise ConfigError("git is not installed; dvc keeps the experiments of a sweep in it") from None
+        raise ConfigError("git is not installed; dvc keeps experiments in it") from None
     if found.returncode:
         raise ConfigError(
-            "expected a git repository with a commit, in which dvc keeps the experiments of a sweep, got none; run "
-            "`git init`, `git add -A` and `git commit -m begin`"
+            "expected a git repository with a commit, in which dvc keeps experiments, got none; run `git init`, "
+            "`git add -A` and `git commit -m begin`"
         )
 
 

@@ -23,7 +23,14 @@ from tqdm import tqdm
 from avrecog.datasets.augment import MixupDraw, draw_mixup
 from avrecog.datasets.clips import ClipDataset, epoch_generator
 from avrecog.errors import ConfigError, DivergedError
-from avrecog.hardware import explained_out_of_memory, on_device, pick_device, precision_in_force, to_device
+from avrecog.hardware import (
+    explained_out_of_memory,
+    lacking_to_compile,
+    on_device,
+    pick_device,
+    precision_in_force,
+    to_device,
+)
 from avrecog.metrics import log_loss, top_k_accuracy
 from avrecog.predict import predict_scores
 from avrecog.processes import Processes
@@ -87,8 +94,8 @@ class Trainer:
         """Put the model on the device and make its optimiser.
 
         Raises:
-            ConfigError: if the batch norm of the model can't see the whole batch with several processes, or if a
-                process would have no GPU.
+            ConfigError: if the batch norm of the model can't see the whole batch with several processes, if a
+                process would have no GPU, or if the network can't be compiled here.
         """
         self.config, self.processes = config, processes
         _check_a_gpu_each(processes)
@@ -108,6 +115,8 @@ class Trainer:
             model = synchronise_batch_norm(model, self.device)
         self.bare_model = on_device(model, self.device)
         optimizer = make_optimizer(self.bare_model, config)
+        if config.compile and (lacking := lacking_to_compile(self.device)):
+            raise ConfigError(f"train.compile: can't be done here: {lacking}, or set it to false")
         run_model = torch.compile(self.bare_model) if config.compile else self.bare_model
         self.model, self.optimizer = self.fabric.setup(run_model, optimizer)
         self.average = WeightAverage(self.bare_model, config.ema_decay) if config.ema_decay is not None else None

@@ -1,0 +1,44 @@
+"""What the machine is and has."""
+
+import pytest
+import torch
+
+from avrecog.hardware import lacking_to_compile
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture
+def has(monkeypatch):
+    """Make this a machine that has these programs, and no others."""
+
+    def only(*names):
+        monkeypatch.setattr("shutil.which", lambda name: name if name in names else None)
+        monkeypatch.setattr("pathlib.Path.exists", lambda path: True)  # Python's headers
+        monkeypatch.setattr("sys.platform", "linux")
+        monkeypatch.delenv("CXX", raising=False)
+        monkeypatch.delenv("CC", raising=False)
+
+    return only
+
+
+def test_a_compiler_is_one_that_torch_compile_finds(has, monkeypatch):
+    has("g++")
+    assert lacking_to_compile(CPU) is None
+    has("clang++")  # which Inductor takes for granted on a Mac only
+    assert lacking_to_compile(CPU) == "there is no C++ compiler; install g++, or set CXX"
+    monkeypatch.setenv("CXX", "clang++ -O2")
+    assert lacking_to_compile(CPU) is None
+    has("g++")
+    monkeypatch.setenv("CXX", "nowhere")
+    assert lacking_to_compile(CPU) == "there is no C++ compiler (CXX is 'nowhere'); install g++, or set CXX"
+
+
+def test_a_gpu_needs_a_compiler_of_c(has, monkeypatch):
+    has("clang")
+    assert lacking_to_compile(GPU) is None
+    has("g++")
+    assert lacking_to_compile(GPU) == "there is no C compiler; install gcc, or set CC"
+    has("cc")
+    monkeypatch.setenv("CC", "cc")
+    assert lacking_to_compile(GPU) is None
