@@ -1,5 +1,6 @@
 """The command `avrecog`, called in this process."""
 
+import os
 import pickle
 import shutil
 import subprocess
@@ -107,6 +108,17 @@ def test_doctor_lists_all_problems_of_params_yaml(project, capsys):
     assert "train.epochz: unknown key; did you mean `epochs`" in out
     assert "models.audio.depth: expected a whole number, got true" in out
     assert "data.val_fraction: expected a number below 1, got 3" in out
+
+
+def test_doctor_names_files_that_dvc_cannot_hash(project, capsys):
+    folder = os.fsencode(project / "clips/high")
+    os.rename(folder + b"/clip_00.mp4", folder + b"/caf\xe9.mp4")
+    with pytest.raises(SystemExit):
+        avrecog(project, "doctor")
+    assert (
+        r"data.annotation: 1 names in clips are no UTF-8, and DVC can't hash the folder then (high/caf\xe9.mp4);"
+        in (capsys.readouterr().out)
+    )
 
 
 def test_doctor_sees_models_that_are_not_there_and_wrong_overrides(project, capsys):
