@@ -1,5 +1,6 @@
 """The command `avrecog`, called in this process."""
 
+import os
 import pickle
 import shutil
 import subprocess

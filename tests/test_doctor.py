@@ -205,3 +205,11 @@ def test_doctor_looks_at_a_database_that_was_given(healthy, doctor, tmp_path):
     assert "unable to open database file" in problem
     store = f"sqlite:///{shutil.copy(healthy / 'mlruns/mlflow.db', tmp_path / 'elsewhere.db')}"
     assert not doctor(healthy, MLFLOW_TRACKING_URI=store)[0]
+
+
+def test_doctor_names_files_that_dvc_cannot_hash(healthy, doctor):
+    folder = os.fsencode(healthy / "clips/high")
+    os.rename(folder + b"/clip_00.mp4", folder + b"/caf\xe9.mp4")
+    problems, _ = doctor(healthy)
+    expected = r"data.annotation: 1 names in clips are no UTF-8, and DVC can't hash the folder then (high/caf\xe9.mp4);"
+    assert any(problem.startswith(expected) for problem in problems)

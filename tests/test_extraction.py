@@ -252,6 +252,25 @@ def test_a_file_written_anew_with_the_same_content_has_not_changed(tmp_path):
     assert extract_all([known], tmp_path / "out", AUDIO, None, 0.0).metrics["n_skipped"] == 0
 
 
+def test_an_open_end_is_the_end_that_the_file_states_without_the_filling_of_the_last_packet(tmp_path):
+    path = make_tone(tmp_path / "a.m4a", duration_s=2.0).path
+    annotated = clip(path, "annotated", 0.5, 2.0)
+    clips = [annotated, dataclasses.replace(annotated, clip_id="open", stop_s=None)]
+    extract_all(clips, tmp_path / "out", AUDIO, None, 0.0)
+    store = Store(tmp_path / "out/audio")
+    np.testing.assert_array_equal(store["open"], store["annotated"])
+
+
+@pytest.mark.parametrize("estimated", [True, False])
+def test_an_open_end_is_the_files_whatever_its_header_says(tmp_path, estimated):
+    path = make_tone(tmp_path / "a.wav", duration_s=2.0).path
+    whole = clip(path, "whole")
+    open_end = dataclasses.replace(whole, clip_id="open", stop_s=None, duration_s=0.7, duration_estimated=estimated)
+    extract_all([whole, open_end], tmp_path / "out", AUDIO, None, 0.0)
+    store = Store(tmp_path / "out/audio")
+    np.testing.assert_array_equal(store["open"], store["whole"])
+
+
 def test_a_clip_is_not_called_shorter_than_a_guess(tmp_path):
     path = make_tone(tmp_path / "a.wav", duration_s=0.5).path
     whole = dataclasses.replace(clip(path, "a"), stop_s=None, duration_s=9.0)

@@ -183,9 +183,7 @@ def test_clips_whose_rows_are_not_on_the_disk_are_forgotten(tmp_path):
     Store(tmp_path / "store").verify()
 
 
-@pytest.mark.parametrize(
-    "changes", [{"settings": {}}, {"row_shape": (4,)}, {"dtype": "float32"}]
-)
+@pytest.mark.parametrize("changes", [{"settings": {}}, {"row_shape": (4,)}, {"dtype": "float32"}])
 def test_an_unfinished_store_of_other_settings_or_files_is_begun_anew(tmp_path, changes, caplog):
     unfinished(tmp_path / "store")
     with caplog.at_level("INFO"):

@@ -105,6 +105,7 @@ def params_problems() -> list[str]:
     from avrecog.inputs import FrontEnd, check_front_end
     from avrecog.logmel import AudioConfig
     from avrecog.manifests.clip import media_path
+    from avrecog.manifests.folder import names_without_text
     from avrecog.manifests.prepare import DataConfig
     from avrecog.media.settings import VideoConfig
     from avrecog.models.build import ModelSection, PipelineConfig, SelfSupervisedConfig
@@ -155,6 +156,12 @@ def params_problems() -> list[str]:
     ]
     if compiled and (lacking := lacking_to_compile(pick_device())):
         problems += [f"{what} here: {lacking}, or choose another" for what in compiled]
-    if not media_path(params.data.annotation).exists():
+    annotation = media_path(params.data.annotation)
+    if not annotation.exists():
         problems.append(f"data.annotation: {params.data.annotation} does not exist")
+    if names := names_without_text(annotation):
+        problems.append(
+            f"data.annotation: {len(names)} names in {params.data.annotation} are no UTF-8, and DVC can't hash the "
+            f"folder then ({', '.join(names[:5])}); rename them, as with `convmv -f latin1 -t utf8 -r --notest FOLDER`"
+        )
     return problems

@@ -27,6 +27,7 @@ from avrecog.manifests.media_files import check_unchanged
 from avrecog.media.audio import audio_blocks
 from avrecog.media.features import ENDING as FEATURES
 from avrecog.media.features import read_features
+from avrecog.media.padding import MOST_PADDING_S, without_padding
 from avrecog.media.settings import VideoConfig
 from avrecog.media.video import video_frames
 from avrecog.outcome import Outcome, said_skipped
@@ -309,7 +310,10 @@ class _Extractor:
                 if path.suffix == FEATURES:
                     log_mel = read_features(path, clip.start_s, clip.stop_s)
                 else:
-                    waveform = self._held(audio_blocks(path, rate, clip.start_s, clip.stop_s), "waveform")
+                    blocks = audio_blocks(path, rate, clip.start_s, clip.stop_s)
+                    if clip.stop_s is None and not clip.duration_estimated:
+                        blocks = without_padding(blocks, round(clip.duration_s * rate), round(MOST_PADDING_S * rate))
+                    waveform = self._held(blocks, "waveform")
             except (AvrecogError, MemoryError) as error:
                 problems.append(_said(clip, error))
         if wants_video and self.video is not None:

@@ -343,12 +343,24 @@ MEDIA: Sequence[MediaCase] = [
         check=is_listed_as_shorter,
     ),
     MediaCase(
-        "a path with spaces, quotes, a newline and non-ASCII characters",
+        "a path with spaces, quotes and non-ASCII characters",
         "extract",
         None,
         "taken",
-        make=lambda folder: make_tone(folder / 'it\'s "a"\nsound ü 音.wav').path,
+        make=lambda folder: make_tone(folder / 'it\'s "a" sound ü 音.wav').path,
         check=has_sound(1.0),
+    ),
+    MediaCase(
+        "a path with a newline, or another control character",
+        "prepare",
+        "a\\nsound.wav: this path holds a control character, which no table can hold; rename it",
+        make=lambda folder: make_tone(folder / "a\nsound.wav").path,
+    ),
+    MediaCase(
+        "a pipe in place of a file",
+        "prepare",
+        "a.mp4: is no ordinary file; drop the row, or put the media file there",
+        make=lambda folder: media.pipe(folder / "a.mp4"),
     ),
     MediaCase(
         "a folder in place of a file",
@@ -399,6 +411,18 @@ def has_all_rows(out: Path) -> None:
     assert len(read_manifest(out / "manifest.csv")) == 16
 
 
+def has_one_class_for_high(out: Path) -> None:
+    assert {clip.label for clip in read_manifest(out / "manifest.csv")} == {"h\xefgh", "low"}
+
+
+def high_as(*spellings: str) -> Callable[[Rows], Rows]:
+    """The class `high` written in several ways, one after the other."""
+    return lambda rows: [
+        {**each, "label": spellings[index // 2 % len(spellings)] if each["label"] == "high" else each["label"]}
+        for index, each in enumerate(with_splits(rows))
+    ]
+
+
 TABLES: Sequence[TableCase] = [
     TableCase(
         "two rows of one clip id",
@@ -429,6 +453,43 @@ TABLES: Sequence[TableCase] = [
         rows=lambda rows: [
             {**each, "label": "hihg" if index == 4 else each["label"]} for index, each in enumerate(with_splits(rows))
         ],
+    ),
+    TableCase(
+        "one class in two Unicode forms, or with a space that can't be seen",
+        "prepare",
+        None,
+        "taken as one class; the stage's last line says so",
+        rows=high_as("h\xefgh", "hi\u0308gh", "h\xefgh\u200b", "\ufeffh\xefgh"),
+        check=has_one_class_for_high,
+    ),
+    TableCase(
+        "classes that differ in upper and lower case only",
+        "prepare",
+        None,
+        "says so: classes look alike and are told apart nevertheless: 'HIGH' and 'high'",
+        rows=lambda rows: [
+            {**each, "label": "HIGH" if index in (0, 4, 6) else each["label"]}
+            for index, each in enumerate(with_splits(rows))
+        ],
+    ),
+    TableCase(
+        "a label of which nothing can be seen",
+        "prepare",
+        "expected a label that can be seen, got '\\u200b'",
+        rows=changed(label="\u200b"),
+    ),
+    TableCase(
+        "a clip id with a control character",
+        "prepare",
+        "this clip_id holds a control character, which no table can hold; rename it",
+        rows=changed(clip_id="a\x1bb"),
+    ),
+    TableCase(
+        "a tree without media",
+        "prepare",
+        "data: no media files in it; expected data/<class>/<file>, got 0 other files",
+        rows=lambda rows: rows,
+        data={"source": "folder", "annotation": "data"},
     ),
     TableCase("a start beyond the end", "prepare", "expected start before end", rows=changed(start=0.8, end=0.2)),
     TableCase("a negative time", "prepare", "expected `start` in seconds, 0 or more, got '-1'", rows=changed(start=-1)),
@@ -748,7 +809,18 @@ def other_settings(project: Path) -> None:
     projects.write_params(project, projects.SMALL, {"audio": {"logmel": {"n_mels": 40}}})
 
 
+def record_anew(project: Path) -> None:
+    with (project / "clips/high/clip_00.mp4").open("ab") as file:
+        file.write(b"\0")
+
+
 ARTEFACTS: Sequence[ArtefactCase] = [
+    ArtefactCase(
+        "a media file that has changed since stage prepare read it",
+        "extract",
+        "1 media files have changed since stage prepare read them: clips/high/clip_00.mp4; run",
+        damage=record_anew,
+    ),
     ArtefactCase(
         "another model's checkpoint",
         "test",

@@ -1,5 +1,6 @@
 """Media files that are wrong or odd, each made from a good one."""
 
+import os
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -143,6 +144,11 @@ def with_cover(path: Path) -> Path:
 
 def link_loop(path: Path) -> Path:
     path.symlink_to(path.name)
+    return path
+
+
+def pipe(path: Path) -> Path:
+    os.mkfifo(path)
     return path
 
 

@@ -91,6 +91,7 @@ def test_a_folder_becomes_manifest_splits_labels_and_report(tmp_path):
         "skipped": [],
         "ends_cut": [],
         "passed_over": [],
+        "remarks": {},
         "spellings": {},
         "n_silent": 0,
         "n_pictureless": 0,
@@ -211,9 +212,7 @@ def test_too_many_unreadable_clips_fail_with_the_list(run):
 
 
 def test_doubled_ids_are_refused_with_their_lines(run):
-    with pytest.raises(
-        ManifestError, match=r"2 clip ids stand more than once, the first is 'a.wav' \(.*2 and .*line 3\)"
-    ):
+    with pytest.raises(ManifestError, match=r"2 clip ids stand more than once, the first is 'a' \(.*2 and .*line 3\)"):
         run([{"path": path, "label": "x"} for path in ("a.wav", "a.wav", "b.wav", "b.wav")])
 
 
@@ -399,6 +398,16 @@ def test_what_is_no_medium_in_a_tree_is_passed_over_counted_and_listed(tmp_path,
     ]
     assert not any(str(tmp_path) in other["reason"] for other in report_of(root)["passed_over"])
     assert any("no media files in the folders of 1 classes: notes" in message for message in caplog.messages)
+
+
+def test_what_is_odd_in_a_file_is_told_counted_and_listed(run, media, monkeypatch):
+    real = media_files.probe
+    notes = {"b.wav": ("sound track 1 can't be decoded",)}
+    monkeypatch.setattr(
+        media_files, "probe", lambda path: dataclasses.replace(real(path), notes=notes.get(path.name, ()))
+    )
+    out = run([*spans(), *spans("b.wav")])
+    assert json.loads((out / "report.json").read_text())["remarks"] == {str(media / "b.wav"): list(notes["b.wav"])}
 
 
 def test_a_tree_without_media_is_refused_with_what_it_holds(tmp_path):

@@ -19,14 +19,15 @@ def clip_ids(rows: Sequence[AnnotatedClip]) -> list[str]:
     paths = [os.path.abspath(row.path) for row in rows]  # an annotation may hold relative and absolute ones
     shared = os.path.commonpath([os.path.dirname(path) for path in paths])
     names = [path[len(shared) :].lstrip(os.sep) for path in paths]
-    ids = [_clip_id(row, os.path.splitext(name)[0]) for row, name in zip(rows, names, strict=True)]
+    short = [_clip_id(row, os.path.splitext(name)[0]) for row, name in zip(rows, names, strict=True)]
+    ids = short
     while doubled := {clip_id for clip_id, count in Counter(ids).items() if count > 1}:
         fuller = [
             _clip_id(row, name) if clip_id in doubled else clip_id
             for row, name, clip_id in zip(rows, names, ids, strict=True)
         ]
         if fuller == ids:
-            _refuse(rows, ids, doubled)
+            _refuse(rows, [clip_id if full in doubled else "" for clip_id, full in zip(short, ids, strict=True)])
         ids = fuller
     return ids
 
@@ -39,15 +40,15 @@ def _clip_id(row: AnnotatedClip, name: str) -> str:
     return f"{name}@{row.start_s or 0:g}-{'' if row.stop_s is None else f'{row.stop_s:g}'}"
 
 
-def _refuse(rows: Sequence[AnnotatedClip], ids: Sequence[str], doubled: set[str]) -> None:
-    """Say which ids stand twice, and where.
+def _refuse(rows: Sequence[AnnotatedClip], doubled: Sequence[str]) -> None:
+    """Say which ids stand twice, and where; the others are empty in `doubled`.
 
     Raises:
         ManifestError: always.
     """
-    first_id = next(clip_id for clip_id in ids if clip_id in doubled)
-    first = [row.where for row, clip_id in zip(rows, ids, strict=True) if clip_id == first_id]
+    first_id = next(filter(None, doubled))
+    first = [row.where for row, clip_id in zip(rows, doubled, strict=True) if clip_id == first_id]
     raise ManifestError(
-        f"{len(doubled)} clip ids stand more than once, the first is {first_id!r} ({' and '.join(first[:3])}); "
-        f"drop a row, or give the rows a clip_id each"
+        f"{len(set(filter(None, doubled)))} clip ids stand more than once, the first is {first_id!r} "
+        f"({' and '.join(first[:3])}); drop a row, or give the rows a clip_id each"
     )

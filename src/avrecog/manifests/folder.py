@@ -7,7 +7,7 @@ from pathlib import Path
 
 from avrecog.errors import ManifestError
 from avrecog.manifests.annotated import AnnotatedClip
-from avrecog.manifests.names import cleaned, shown
+from avrecog.manifests.names import cleaned, name_problem, shown
 
 SPLITS = ("train", "val", "test")
 LITTER = frozenset(["desktop.ini", "ehthumbs.db", "thumbs.db"])  # of file managers, in lower case
@@ -48,6 +48,16 @@ def passed_over(root: Path, folder: Path, clips: Iterable[AnnotatedClip]) -> lis
         for path in sorted(_all_files(root))
         if str(folder / path) not in taken
     ]
+
+
+def names_without_text(root: Path) -> list[str]:
+    """The names of files and folders below `root` that are no UTF-8, escaped: DVC can't hash a folder that has any."""
+    return sorted(
+        shown(str(Path(folder, name).relative_to(root)))
+        for folder, folders, files in os.walk(root)
+        for name in (*folders, *files)
+        if name_problem(name) == "is no UTF-8"
+    )
 
 
 def _classes(root: Path, folder: Path, split: str | None) -> list[AnnotatedClip]:

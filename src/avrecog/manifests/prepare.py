@@ -91,6 +91,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
     report = {"n_clips": len(clips), "n_skipped": len(skipped), "n_missing": n_missing, "skipped": skipped}
     report["ends_cut"] = ends_cut  # annotated to end after their file does
     report["passed_over"] = [dataclasses.asdict(other) for other in others]
+    report["remarks"] = remarks = _remarks(annotated, read)
     report["spellings"] = {label: [ascii(name) for name in names] for label, names in spellings.items()}
     if len(skipped) > data.max_skipped * len(rows):
         first = "\n  ".join(f"{item['where']}: {item['reason']}" for item in skipped[:20])
@@ -141,6 +142,9 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         summary += f"; {len(ends_cut)} end where their file does, before the annotated end, see {out}/report.json"
     if others:
         summary += f"; {len(others)} other files passed over, see {out}/report.json"
+    if remarks:
+        path, said = next(iter(remarks.items()))
+        summary += f"; {len(remarks)} files with remarks ({path}: {'; '.join(said)}), see {out}/report.json"
     if spellings:
         summary += f"; spellings joined: {_said_spellings(spellings)}"
     metrics: dict[str, float | None] = {
@@ -150,6 +154,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         "n_missing": n_missing,
         "n_ends_cut": len(ends_cut),
         "n_passed_over": len(others),
+        "n_remarks": len(remarks),
         "n_silent": n_silent,
         "n_pictureless": n_pictureless,
         **{f"n_{split}": count for split, count in sorted(sizes.items())},
@@ -251,6 +256,12 @@ def _name_problem(row: AnnotatedClip) -> MediaError | None:
         if problem is not None:
             return MediaError(f"{shown(name)}: this {what} {problem}, which no table can hold; rename it")
     return None
+
+
+def _remarks(rows: Sequence[AnnotatedClip], read: Sequence[MediaFile | MediaError]) -> dict[str, list[str]]:
+    """`path -> what was found odd in the file`, such as a track that can't be decoded, and is no reason to skip it."""
+    pairs = zip(rows, read, strict=True)
+    return {row.path: list(each.probe.notes) for row, each in pairs if isinstance(each, MediaFile) and each.probe.notes}
 
 
 def _without_others(
