@@ -19,73 +19,16 @@ from avrecog.manifests.prepare import DataConfig, prepare
 from clips import make_kinetics, make_tone, make_video, write_annotation
 
 NAMES = [
-    *(
-        "clips (1)",
-        "José",
-        "Jose\u0301",
-        "a,b",
-        "o'clock",
-        "x=1",
-        "a#1",
-        'say "hi"',
-        "${data.source}",
-        "$HOME",
-        "{a}",
-        "[b]",
-    ),
-    *(
-        "~t",
-        "-dash",
-        " blanks ",
-        "a:b",
-        "a: b",
-        "*s",
-        "?q",
-        "!t",
-        "&a",
-        "%41",
-        "@x",
-        "a\\b",
-        "a\tb",
-        "null",
-        "1.5",
-        "yes",
-    ),
-    *(
-        "a;b",
-        "a|b",
-        "<a>",
-        "`a`",
-        "s3:",
-        "http:",
-        "😀",
-        "a\nb",
-        "#",
-        "'",
-        "|",
-        ">",
-        "- a",
-        "clips  two",
-        "x" * 200 + " y",
-    ),
-]
-
-# of them, what DVC, YAML, addresses or a shell might take for something else
+    "clips (1)", "José", "a,b", "o'clock", "x=1", "a#1", 'say "hi"', "${data.source}", "$HOME", "{a}", "[b]", "~t",
+    "-dash", " blanks ", "a:b", "a: b", "*s", "?q", "!t", "&a", "%41", "@x", "a\\b", "null", "1.5", "yes", "a;b",
+    "a|b", "<a>", "`a`", "s3:", "http:", "😀", "#", "'", "|", ">", "- a", "clips  two", "Jose\u0301", "a\tb",
+    "a\nb", "x" * 200 + " y",
+]  # fmt: skip
+# of them, what DVC, YAML, an address or a shell might take for something else
 WATCHED = [
-    "clips (1)",
-    "José",
-    "a,b",
-    "o'clock",
-    "x=1",
-    "a#1",
-    "${data.source}",
-    "{a}",
-    "~t",
-    "-dash",
-    "*s",
-    "s3:",
+    "clips (1)", "José", "a,b", "o'clock", "x=1", "a#1", "${data.source}", "{a}", "~t", "-dash", "*s", "s3:",
     "a\nb",
-]
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
