@@ -1,5 +1,6 @@
 """Which of the sources a path is: a CSV, a tree of classes, or a folder of Kinetics' lists; and the clips it names."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from avrecog.errors import ConfigError, ManifestError
 from avrecog.manifests.annotated import AnnotatedClip
 from avrecog.manifests.csv_file import read_csv
 from avrecog.manifests.folder import read_folder
-from avrecog.manifests.kinetics import KineticsConfig, check_only_lists, read_kinetics, read_label_map
+from avrecog.manifests.kinetics import KineticsConfig, check_only_lists, read_kinetics
 
 PIPELINE = Path("dvc.yaml")
 EXPECTED = (
@@ -34,7 +35,6 @@ class DataSource:
     annotation: str  # the path: below the project's root, or absolute
     kinetics: KineticsConfig | None
     rows: Sequence[AnnotatedClip]
-    labels: Sequence[str]  # the classes
 
 
 def recognise(path: Path, media: Sequence[Path]) -> DataSource:
@@ -49,19 +49,21 @@ def recognise(path: Path, media: Sequence[Path]) -> DataSource:
         ManifestError: if it is one, and wrong.
     """
     annotation = written(path)
-    if not path.exists():
-        raise ConfigError(f"{path}: no such file or folder; {EXPECTED}")
+    if not os.path.exists(path):
+        raise ConfigError(f"{path}: no such file or folder, or none that may be read; {EXPECTED}")
     _refuse_outputs(annotation)
-    lists = _kinetics_lists(path) if path.is_dir() else None
+    entries = _entries(path) if path.is_dir() else []
+    may_be_lists = bool(media) or not any(entry.is_dir() for entry in entries)
+    lists = _kinetics_lists(path, entries) if may_be_lists else None
     if media and lists is None:
         raise ConfigError(f"--media: is of Kinetics' lists and their label map, and {path} holds none")
     if lists is not None:
         check_only_lists(path)
         kinetics = _with_media(path, lists, media)
-        rows, labels = read_kinetics(path, kinetics), read_label_map(path, kinetics)
-        return DataSource("kinetics", annotation, kinetics, rows, labels)
-    rows = _tree(path, annotation) if path.is_dir() else _table(path, annotation)
-    return DataSource("folder" if path.is_dir() else "csv", annotation, None, rows, sorted({row.label for row in rows}))
+        return DataSource("kinetics", annotation, kinetics, read_kinetics(path, kinetics))
+    if path.is_dir():
+        return DataSource("folder", annotation, None, _tree(path, annotation))
+    return DataSource("csv", annotation, None, _table(path, annotation))
 
 
 def written(path: Path) -> str:
@@ -139,7 +141,19 @@ def _tree(path: Path, annotation: str) -> list[AnnotatedClip]:
     return rows
 
 
-def _kinetics_lists(folder: Path) -> dict[str, str | None] | None:
+def _entries(folder: Path) -> list[Path]:
+    """What a folder holds, sorted.
+
+    Raises:
+        ConfigError: if it can't be listed.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(f"{folder}: can't be listed ({error.strerror}); make it readable") from None
+
+
+def _kinetics_lists(folder: Path, entries: Sequence[Path]) -> dict[str, str | None] | None:
     """The names of the lists and the label map in a folder, as data.kinetics has them; None where it isn't one of them.
 
     As in the recipes, val is cut from train where there is no list of the test: then MMAction2's val list is the test.
@@ -147,9 +161,7 @@ def _kinetics_lists(folder: Path) -> dict[str, str | None] | None:
     Raises:
         ConfigError: if there are several of one kind.
     """
-    names = sorted(
-        each.name for each in folder.iterdir() if each.suffix in (".txt", ".list", ".lst") and each.is_file()
-    )
+    names = [each.name for each in entries if each.suffix in (".txt", ".list", ".lst") and each.is_file()]
     kinds: dict[str, list[str]] = {"label_map": [name for name in names if LABEL_MAP.search(name.lower())]}
     others = [name for name in names if name not in kinds["label_map"]]
     for split, pattern in LIST_OF.items():
