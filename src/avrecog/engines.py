@@ -1,22 +1,22 @@
 """What runs a trained network: PyTorch, compiled or not, or ONNX Runtime, in 8 bits or not; networks as ONNX models."""
 
-import inspect
 import logging
 import os
 import shutil
 import sysconfig
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avrecog.errors import ConfigError
+from avrecog.folding import folded
 from avrecog.hardware import on_device
-from avrecog.inference import TrainedModel, folded
+from avrecog.inference import TrainedModel
+from avrecog.onnx_export import to_onnx
 from avrecog.predict import Engine
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 Network = Callable[..., Tensor]  # batches of views -> (B, K) logits
 
-OPSET = 18  # of the ONNX models that are written
+CPU = torch.device("cpu")
 
 
 def start_engine(
@@ -55,7 +55,7 @@ def start_engine(
                 "engine onnxruntime-int8 needs clips to calibrate on, which stage test takes from the training split"
             )
         return OnnxNetwork(_quantised(_exported(model), calibration), device)
-    network = on_device(folded(model.network), device)
+    network = on_device(folded(model.network, model.example(2, CPU)), device)
     if engine == "torch":
         return network
     if lacking := lacking_to_compile(device):
@@ -116,7 +116,8 @@ class OnnxNetwork:
 
 
 def _exported(model: TrainedModel) -> "onnx.ModelProto":
-    return to_onnx(folded(model.network), model.example(2, torch.device("cpu")))
+    example = model.example(2, CPU)
+    return to_onnx(folded(model.network, example).cpu(), example)
 
 
 def _quantised(model: "onnx.ModelProto", calibration: Sequence[tuple[Tensor, ...]]) -> "onnx.ModelProto":
@@ -160,60 +161,3 @@ def _quantised(model: "onnx.ModelProto", calibration: Sequence[tuple[Tensor, ...
 
 def _position(name: str) -> int:
     return int(name.removeprefix("input_"))
-
-
-def to_onnx(network: nn.Module, example: Sequence[Tensor]) -> "onnx.ModelProto":
-    """A network in evaluation mode as an ONNX model: inputs `input_0`, `input_1`, …, output `logits`.
-
-    Args:
-        network: on the CPU.
-        example: its inputs, two views at least; the first axis of each stays open.
-
-    Raises:
-        ConfigError: if the exporter can't follow the network.
-    """
-    names = [f"input_{index}" for index in range(len(example))]
-    dimension = torch.export.Dim("batch")
-    return export_onnx(network, example, names, ["logits"], [{0: dimension} for _ in example])
-
-
-def export_onnx(
-    network: nn.Module,
-    example: Sequence[Tensor],
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    open_axes: Sequence[dict[int, Any]],
-) -> "onnx.ModelProto":
-    """What torch.onnx makes of a network in evaluation mode.
-
-    Raises:
-        ConfigError: if it can't follow the network, or closes an axis that was to stay open.
-    """
-    with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
-        warnings.simplefilter("ignore")  # of torch's own deprecations
-        try:
-            program = torch.onnx.export(
-                network.eval(),
-                tuple(value.clone() for value in example),  # inference tensors can't be traced
-                input_names=list(inputs),
-                output_names=list(outputs),
-                opset_version=OPSET,
-                dynamo=True,
-                dynamic_shapes=(tuple(open_axes),) if _takes_any(network) else tuple(open_axes),
-                verbose=False,
-            )
-            assert program is not None
-            model = program.model_proto
-        except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError) as error:
-            raise ConfigError(f"{type(network).__name__} can't be exported to ONNX: {error}") from None
-    for value, axes in zip(model.graph.input, open_axes, strict=True):
-        closed = [axis for axis in axes if value.type.tensor_type.shape.dim[axis].HasField("dim_value")]
-        if closed:
-            raise ConfigError(f"{type(network).__name__} can't be exported to ONNX: its axis {closed[0]} is not open")
-    return model
-
-
-def _takes_any(network: nn.Module) -> bool:
-    """Whether `forward` has `*inputs`, which the exporter counts as one."""
-    kinds = [parameter.kind for parameter in inspect.signature(network.forward).parameters.values()]
-    return inspect.Parameter.VAR_POSITIONAL in kinds

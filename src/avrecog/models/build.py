@@ -178,13 +178,14 @@ class PipelineConfig:
             raise ConfigError(f"models: expected each model once, got {', '.join(self.models)}")
 
 
-def _audio(config: AudioModelConfig, n_classes: int, pretrained: bool) -> nn.Module:
+def _audio(config: AudioModelConfig, n_classes: int, pretrained: bool, n_mels: int | None) -> nn.Module:
     if config.backbone == "cnn10":
         assert config.width is not None
         return AudioCnn(n_classes, config.width, config.dropout)
     if config.backbone not in OWN_WIDTHS:
         assert config.backbone is not None
-        return TimmAudio(config.backbone, n_classes, config.dropout, pretrained)
+        size = None if n_mels is None else (config.mel_frames, n_mels)
+        return TimmAudio(config.backbone, n_classes, config.dropout, pretrained, size)
     assert config.depth is not None
     assert config.width is not None
     if config.backbone == "resnetaudio":
@@ -192,11 +193,14 @@ def _audio(config: AudioModelConfig, n_classes: int, pretrained: bool) -> nn.Mod
     return AudioResNet(config.depth, n_classes, config.width, config.dropout)
 
 
-def _tsn(config: TsnConfig, n_classes: int, pretrained: bool) -> nn.Module:
-    return Tsn(config.backbone, n_classes, config.snippet, config.width, config.dropout, pretrained, config.motion)
+def _tsn(config: TsnConfig, n_classes: int, pretrained: bool, _: int | None) -> nn.Module:
+    size = (config.crop_height, config.crop_width)
+    return Tsn(
+        config.backbone, n_classes, config.snippet, config.width, config.dropout, pretrained, config.motion, size
+    )
 
 
-def _slowfast(config: SlowFastConfig, n_classes: int, _: bool) -> nn.Module:
+def _slowfast(config: SlowFastConfig, n_classes: int, _: bool, __: int | None) -> nn.Module:
     return SlowFast(
         n_classes,
         config.depth,
@@ -209,7 +213,7 @@ def _slowfast(config: SlowFastConfig, n_classes: int, _: bool) -> nn.Module:
     )
 
 
-def _avslowfast(config: AVSlowFastConfig, n_classes: int, _: bool) -> nn.Module:
+def _avslowfast(config: AVSlowFastConfig, n_classes: int, _: bool, __: int | None) -> nn.Module:
     return AVSlowFast(
         n_classes,
         config.depth,
@@ -229,7 +233,7 @@ def _avslowfast(config: AVSlowFastConfig, n_classes: int, _: bool) -> nn.Module:
     )
 
 
-def _avsync(config: AVSyncConfig, _: int, __: bool) -> nn.Module:
+def _avsync(config: AVSyncConfig, _: int, __: bool, ___: int | None) -> nn.Module:
     return AVSync(
         depth=config.depth,
         width=config.width,
@@ -243,7 +247,7 @@ def _avsync(config: AVSyncConfig, _: int, __: bool) -> nn.Module:
     )
 
 
-ARCHITECTURES: dict[str, Callable[[Any, int, bool], nn.Module]] = {
+ARCHITECTURES: dict[str, Callable[[Any, int, bool, int | None], nn.Module]] = {
     "audio": _audio,
     "tsn": _tsn,
     "slowfast": _slowfast,
@@ -252,21 +256,32 @@ ARCHITECTURES: dict[str, Callable[[Any, int, bool], nn.Module]] = {
 }
 
 
-def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False) -> nn.Module:
+def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False, n_mels: int | None = None) -> nn.Module:
     """A model with random weights, or timm's own with `pretrained`.
 
+    Args:
+        config: its section below `models`.
+        n_classes: that it tells apart.
+        pretrained: begin with timm's weights.
+        n_mels: mel bands that it hears, for networks of timm that are made for one size; None: timm's usual.
+
     Raises:
-        ConfigError: if timm knows no such backbone, or its weights can't be had.
+        ConfigError: if timm knows no such backbone, it can't take inputs of that size, or its weights can't be had.
         RuntimeError: whatever else timm finds wrong.
     """
     try:
-        return ARCHITECTURES[config.architecture](config, n_classes, pretrained)
+        return ARCHITECTURES[config.architecture](config, n_classes, pretrained, n_mels)
     except RuntimeError as error:
-        if "Unknown model" in str(error) or "No pretrained weights" in str(error):
+        if any(text in str(error) for text in ("Unknown model", "No pretrained weights", "Invalid pretrained tag")):
             raise ConfigError(f"backbone: {error}; timm.list_models() gives the names") from None
         raise
     except OSError as error:  # huggingface_hub's errors are OSErrors
         raise ConfigError(f"init_from: timm's weights for {describe(config)} can't be downloaded: {error}") from None
+
+
+def is_of_timm(config: ModelConfig) -> bool:
+    """Whether the network is one of timm's, and none of our own."""
+    return isinstance(config, TsnConfig) or (isinstance(config, AudioModelConfig) and config.backbone not in OWN_WIDTHS)
 
 
 def describe(config: ModelConfig) -> str:
