@@ -30,7 +30,7 @@ CODE = ("models/*.py", "exports.py", "folding.py", "inference.py", "onnx_export.
 class Kept:
     """An ONNX model that was made before."""
 
-    description: Mapping[str, Any]  # what its checkpoint says of the model
+    description: Mapping[str, Any]  # what its checkpoint says of the model: TrainedModel.description
     onnx: bytes
 
 

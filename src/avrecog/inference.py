@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from avrecog.checkpoints import check_weights, load_checkpoint, load_weights
 from avrecog.config import plain, validate
 from avrecog.errors import CheckpointError, ConfigError
+from avrecog.exports import digest_of
 from avrecog.inputs import FrontEnd, example_batch
-from avrecog.logmel import AudioConfig
-from avrecog.media.settings import VideoConfig
 from avrecog.models.build import ModelConfig, ModelSection, build_model
 from avrecog.models.shapes import shapes_alone
 
@@ -28,6 +27,17 @@ class TrainedModel:
     classes: list[str]
     typical_rows: int  # store rows of a training clip, the median
     epoch: int
+    digest: str | None = None  # of the checkpoint
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What an export says of it, as plain values."""
+        return {
+            "model": self.name,
+            "config": plain(self.config),
+            "front_end": self.plain_front_end,
+            "classes": self.classes,
+        }
 
     @property
     def plain_front_end(self) -> dict[str, Any]:
@@ -52,10 +62,7 @@ def load_model(path: Path, expected_name: str | None = None) -> TrainedModel:
         raise CheckpointError(f"{path}: is of model {name}, not of {expected_name}; run `dvc repro train`")
     try:
         config: ModelConfig = validate(ModelSection, checkpoint["config"], "config")
-        front_end = FrontEnd(
-            validate(AudioConfig | None, checkpoint["front_end"]["audio"], "front_end.audio"),
-            validate(VideoConfig | None, checkpoint["front_end"]["video"], "front_end.video"),
-        )
+        front_end = FrontEnd.of(checkpoint["front_end"])
     except (ConfigError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: its configuration can't be read: {error}") from None
     classes = [str(label) for label in checkpoint["classes"]]
@@ -64,9 +71,8 @@ def load_model(path: Path, expected_name: str | None = None) -> TrainedModel:
         check_weights(_built(path, config, len(classes), n_mels), checkpoint["weights"], str(path))
     network = _built(path, config, len(classes), n_mels)
     load_weights(network, checkpoint["weights"], str(path))
-    return TrainedModel(
-        name, network.eval(), config, front_end, classes, int(checkpoint["typical_rows"]), int(checkpoint["epoch"])
-    )
+    rows, epoch = int(checkpoint["typical_rows"]), int(checkpoint["epoch"])
+    return TrainedModel(name, network.eval(), config, front_end, classes, rows, epoch, digest_of(path))
 
 
 def _built(path: Path, config: ModelConfig, n_classes: int, n_mels: int | None) -> nn.Module:

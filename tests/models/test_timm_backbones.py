@@ -25,20 +25,29 @@ SECTIONS = {
     "sound": {"architecture": "audio", "depth": None, "width": None, "mel_frames": 128, "dropout": 0.1},
     "picture": {"architecture": "tsn", "crop_height": 64, "crop_width": 64, "n_segments": 2, "dropout": 0.1},
 }
-NAMES = """
-beit_base_patch16_224 botnet26t_256 cait_xxs24_224 coat_lite_tiny coatnet_nano_rw_224 convit_tiny convnext_atto
-crossvit_tiny_240 cs3darknet_s deit_tiny_patch16_224 densenet121 dla46_c dm_nfnet_f0 dpn48b edgenext_xx_small
-efficientformerv2_s0 efficientnet_b0 efficientvit_b0 efficientvit_m0 ese_vovnet19b_dw eva02_tiny_patch14_224
-fasternet_t0 fastvit_t8 focalnet_tiny_srf gcvit_xxtiny gernet_s ghostnet_050 gmlp_ti16_224 hgnetv2_b0 hiera_tiny_224
-hrnet_w18_small inception_next_atto inception_v3 lcnet_050 legacy_seresnet18 levit_128s mambaout_femto
-maxvit_tiny_tf_224 mixer_s32_224 mobilenetv3_small_050 mobilevit_xxs mobilevitv2_050 mvitv2_tiny nest_tiny nf_resnet26
-pit_ti_224 poolformer_s12 pvt_v2_b0 regnetx_002 repghostnet_050 repvgg_a0 repvit_m0_9 res2net50_14w_8s resnest14d
-resnet10t resnetv2_18 rexnetr_100 selecsls42 sequencer2d_s shvit_s1 skresnet18 starnet_s050 swiftformer_xs
-swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 tf_efficientnet_lite0 tf_efficientnetv2_s
-tf_mobilenetv3_large_100 tiny_vit_5m_224 tnt_s_patch16_224 tresnet_m twins_svt_small vgg11_bn visformer_tiny
-vit_relpos_small_patch16_224 vit_tiny_patch16_224 vit_tiny_r_s16_p8_224 vitamin_small_224 volo_d1_224
-xcit_nano_12_p16_224 xception41
-""".split()
+NAMES = [
+    *("beit_base_patch16_224", "botnet26t_256", "cait_xxs24_224", "coat_lite_tiny"),
+    *("coatnet_nano_rw_224", "convit_tiny", "convnext_atto", "crossvit_tiny_240"),
+    *("cs3darknet_s", "deit_tiny_patch16_224", "densenet121", "dla46_c"),
+    *("dm_nfnet_f0", "dpn48b", "edgenext_xx_small", "efficientformerv2_s0"),
+    *("efficientnet_b0", "efficientvit_b0", "efficientvit_m0", "ese_vovnet19b_dw"),
+    *("eva02_tiny_patch14_224", "fasternet_t0", "fastvit_t8", "focalnet_tiny_srf"),
+    *("gcvit_xxtiny", "gernet_s", "ghostnet_050", "gmlp_ti16_224"),
+    *("hgnetv2_b0", "hiera_tiny_224", "hrnet_w18_small", "inception_next_atto"),
+    *("inception_v3", "lcnet_050", "legacy_seresnet18", "levit_128s"),
+    *("mambaout_femto", "maxvit_tiny_tf_224", "mixer_s32_224", "mobilenetv3_small_050"),
+    *("mobilevit_xxs", "mobilevitv2_050", "mvitv2_tiny", "nest_tiny"),
+    *("nf_resnet26", "pit_ti_224", "poolformer_s12", "pvt_v2_b0"),
+    *("regnetx_002", "repghostnet_050", "repvgg_a0", "repvit_m0_9"),
+    *("res2net50_14w_8s", "resnest14d", "resnet10t", "resnetv2_18"),
+    *("rexnetr_100", "selecsls42", "sequencer2d_s", "shvit_s1"),
+    *("skresnet18", "starnet_s050", "swiftformer_xs", "swin_tiny_patch4_window7_224"),
+    *("swinv2_tiny_window8_256", "tf_efficientnet_lite0", "tf_efficientnetv2_s", "tf_mobilenetv3_large_100"),
+    *("tiny_vit_5m_224", "tnt_s_patch16_224", "tresnet_m", "twins_svt_small"),
+    *("vgg11_bn", "visformer_tiny", "vit_relpos_small_patch16_224", "vit_tiny_patch16_224"),
+    *("vit_tiny_r_s16_p8_224", "vitamin_small_224", "volo_d1_224", "xcit_nano_12_p16_224"),
+    *("xception41"),
+]
 
 REFUSED = {}
 WITHOUT_ONNX = {}
@@ -68,7 +77,8 @@ def outcome(folder, kind, name):
         state = torch.random.get_rng_state()
         rehearse(network, example, example, 5, CPU, "32-true", f"models.m: backbone {describe(config)}")
     except ConfigError as error:
-        assert f"backbone {name}" in str(error)
+        if f"backbone {name}" not in str(error):
+            raise
         return f"refused: {error}"
     assert torch.equal(torch.random.get_rng_state(), state)
     for key, value in network.state_dict().items():
