@@ -23,9 +23,10 @@ import torch
 from avrecog.config import load_params
 from avrecog.datasets.augment import AugmentConfig
 from avrecog.evaluation import evaluate_model
+from avrecog.folding import folded
 from avrecog.fusion import FuseConfig
 from avrecog.fusion_methods import read_fusion
-from avrecog.inference import folded, load_model
+from avrecog.inference import load_model
 from avrecog.inputs import FrontEnd, LabelledClips, make_dataset, needs, open_store, rows_of
 from avrecog.late_fusion import fuse_models
 from avrecog.logmel import AudioConfig, LogMel
@@ -178,7 +179,7 @@ def scores_of(checkpoint: Path, tables: LabelledClips, sound: MemoryStore | None
     if "video" in needs(model.config) and not picture:
         rows["video"] = MemoryStore({}, np.zeros((0, *rows["video"].values.shape[1:]), np.uint8))
     dataset = make_dataset(model.config, model.front_end, rows, clip_ids, labels, AugmentConfig())
-    network, test = folded(model.network), params.test
+    network, test = folded(model.network, model.example(2, torch.device("cpu"))), params.test
     return predict_scores(network, dataset, test.n_clips, test.batch_size, torch.device("cpu"), "prob")
 
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from avrecog import extraction
 from avrecog.config import read_yaml, validate
 from avrecog.engines import start_engine
+from avrecog.folding import folded
 from avrecog.hardware import (
     device_name,
     forget_gpu_memory,
@@ -31,7 +32,6 @@ from avrecog.hardware import (
     precision_in_force,
     synchronise,
 )
-from avrecog.inference import folded
 from avrecog.inputs import FrontEnd, make_dataset
 from avrecog.logmel import AudioConfig, LogMel, LogMelConfig
 from avrecog.models.build import ModelSection, build_model
@@ -130,11 +130,11 @@ def latency(depth: int) -> list[Row]:
     device = pick_device()
     model = model_of_depth(depth)
     (view,) = model.example(1, device)
-    network = on_device(folded(model.network), device)
-    half = on_device(folded(model.network), device).to(torch.bfloat16)
+    bare = folded(model.network, model.example(2, torch.device("cpu")))
+    network, half = on_device(copy.deepcopy(bare), device), on_device(copy.deepcopy(bare), device).to(torch.bfloat16)
     with torch.inference_mode():
         compiled = start_engine("torch-compiled", model, device)
-        overhead = torch.compile(folded(model.network).to(device), dynamic=True, mode="reduce-overhead")
+        overhead = torch.compile(bare.to(device), dynamic=True, mode="reduce-overhead")
         runs: dict[str, Callable[[Tensor], Tensor]] = {
             "eager": on_device(model.network, device),
             "folded": network,

@@ -5,7 +5,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from avrecog.checkpoints import load_checkpoint, load_weights, save_checkpoint, transfer_weights
+from avrecog.checkpoints import load_checkpoint, load_weights, save_checkpoint, single_precision, transfer_weights
 from avrecog.errors import CheckpointError
 from avrecog.models.audio_resnet import AudioResNet
 
@@ -108,3 +108,34 @@ def test_fine_tuning_takes_all_but_the_classifier_of_other_classes():
 def test_fine_tuning_from_a_stranger_is_refused():
     with pytest.raises(CheckpointError, match=r"only \d+ of the model's \d+ tensors are in it"):
         transfer_weights(AudioResNet(10, 3, width=8), AudioResNet(10, 3, width=16).state_dict(), "a.ckpt")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_weights_of_another_precision_are_cast_and_a_line_says_so(tmp_path, caplog, dtype):
+    caplog.set_level("INFO")
+    weights = AudioResNet(10, n_classes=2, width=8).state_dict()
+    other = {key: value.to(dtype) for key, value in weights.items()}  # the counters of batch norms too
+    save_checkpoint(tmp_path / "a.ckpt", content(weights=other))
+    loaded = load_checkpoint(tmp_path / "a.ckpt")["weights"]
+    load_weights(AudioResNet(10, n_classes=2, width=8), loaded, "a.ckpt")
+    assert all(torch.equal(loaded[key], other[key].to(weights[key].dtype)) for key in weights)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert f"a.ckpt: {len(weights)} of {str(dtype).removeprefix('torch.')} of its {len(weights)} tensors" in said
+
+
+def test_weights_of_float32_are_not_touched_and_whole_numbers_stay(tmp_path, caplog):
+    caplog.set_level("INFO")
+    weights = {
+        "w": torch.arange(4.0),
+        "bn.num_batches_tracked": torch.tensor(3),
+        "bytes": torch.ones(2, dtype=torch.int8),
+    }
+    found = single_precision(weights, tmp_path)
+    assert all(found[key] is weights[key] for key in weights)
+    assert not caplog.records
+
+
+def test_weights_of_whole_numbers_are_not_taken_for_fractions():
+    model = AudioResNet(10, n_classes=2, width=8)
+    weights = {**model.state_dict(), "fc.weight": torch.ones(model.fc.weight.shape, dtype=torch.int8)}
+    assert transfer_weights(model, weights, "a.ckpt") == ["fc.weight"]

@@ -1,6 +1,5 @@
 """The command `avrecog`, called in this process."""
 
-import os
 import pickle
 import shutil
 import subprocess

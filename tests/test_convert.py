@@ -56,6 +56,24 @@ def test_every_network_is_recognised_from_its_tensors_whatever_the_number_of_cla
     assert all(torch.equal(before["weights"][key], after["weights"][key]) for key in before["weights"])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_theirs_of_another_precision_are_cast_and_a_line_says_so(theirs, tmp_path, caplog, dtype):
+    caplog.set_level("INFO")
+    content = content_of(theirs)
+    content["state_dict"] = {
+        key: value.to(dtype) if value.is_floating_point() else value for key, value in content["state_dict"].items()
+    }
+    torch.save(content, tmp_path / "other.pth")
+    said = convert_checkpoint(tmp_path / "other.pth", tmp_path / "ours.ckpt")
+    assert "other.pth: " in caplog.text
+    assert f"of {str(dtype).removeprefix('torch.')} of its" in caplog.text
+    assert "not used" not in said
+    expected, found = load_mmaction2(theirs).state_dict(), load_model(tmp_path / "ours.ckpt").network.state_dict()
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key], rtol=0.01, atol=1e-3)
+        assert found[key].dtype == expected[key].dtype
+
+
 def test_the_names_are_mmaction2s(theirs):
     state = content_of(theirs)["state_dict"]
     assert list(state)[:3] == ["backbone.conv1.conv.weight", "backbone.conv1.bn.weight", "backbone.conv1.bn.bias"]
@@ -190,7 +208,7 @@ def replaced(key, value):
             replaced("backbone.layer1.2.conv1.conv.weight", torch.zeros(4, 4, 3, 3)),
             "1 input channels, stages of 3, 2, 2, 2 basic blocks",
         ),
-        (replaced("backbone.conv1.bn.weight", torch.zeros(4).half()), "holds torch.float16, expected torch.float32"),
+        (replaced("backbone.conv1.bn.weight", torch.zeros(4).int()), "holds torch.int32, expected torch.float32"),
         (replaced("backbone.odd", torch.zeros(1).expand(10**6, 10**6)), "its tensors are larger than the file"),
         (replaced("backbone.odd", 3), "expected a mapping of names to tensors"),
         (replaced("cls_head.fc_cls.bias", torch.ones(3).to_sparse()), "expected a mapping of names to tensors"),

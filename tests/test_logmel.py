@@ -128,7 +128,7 @@ def test_filters_without_norm_overlap_to_one_between_the_outer_centres(mel_scale
 
 
 def test_slaneys_scale_is_linear_below_1_khz_and_htk_gives_1000_mel_there():
-    from avrecog.logmel import _to_hz, _to_mel
+    from avrecog.front_end import _to_hz, _to_mel
 
     assert _to_mel(np.array([200.0, 1_000.0, 6_400.0]), "slaney") == pytest.approx([3, 15, 42])
     assert _to_mel(np.array([1_000.0]), "htk") == pytest.approx([1_000], abs=0.1)

@@ -1,10 +1,12 @@
 """Saving and loading checkpoints: tensors and plain values only, so that loading one never runs code."""
 
 import io
+import logging
 import pickle
 import re
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 
 from avrecog.atomic import atomic_path
 from avrecog.errors import CheckpointError
+
+log = logging.getLogger(__name__)
 
 FORMAT = "avrecog checkpoint 1"
 KEYS: Mapping[str, type] = {
@@ -57,6 +61,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     problem = _problem(checkpoint, path.stat().st_size)
     if problem:
         raise CheckpointError(f"{path}: not a checkpoint of avrecog's: {problem}")
+    checkpoint["weights"] = single_precision(checkpoint["weights"], path)
     return checkpoint  # type: ignore[no-any-return]
 
 
@@ -162,6 +167,29 @@ def differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> lis
     return problems
 
 
+def single_precision(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The weights of a file in float32, in which all networks here are; one line says which were not.
+
+    Whole numbers stay, and the counters of batch norms become whole numbers again where they were cast with the rest.
+    """
+    result = dict(weights)
+    kinds: Counter[str] = Counter()
+    for name, value in weights.items():
+        if not value.is_floating_point():
+            continue
+        if name.endswith("num_batches_tracked") and bool(value.isfinite().all()):
+            result[name] = value.long()
+        elif value.dtype != torch.float32:
+            result[name] = value.float()
+        else:
+            continue
+        kinds[str(value.dtype).removeprefix("torch.")] += 1
+    if kinds:
+        shown = ", ".join(f"{n} of {kind}" for kind, n in kinds.items())
+        log.info("%s: %s of its %d tensors are cast to float32", path, shown, len(weights))
+    return result
+
+
 def are_weights(content: Any) -> bool:
     """Whether it is names and plain tensors: not sparse or quantised, and not shapes without values."""
     return isinstance(content, Mapping) and all(
@@ -188,7 +216,11 @@ def transfer_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str
         CheckpointError: if fewer than half of the model's tensors are found.
     """
     own = model.state_dict()
-    fitting = {key: value for key, value in weights.items() if key in own and own[key].shape == value.shape}
+    fitting = {
+        key: value
+        for key, value in weights.items()
+        if key in own and (own[key].shape, own[key].dtype) == (value.shape, value.dtype)
+    }
     if 2 * len(fitting) < len(own):
         raise CheckpointError(
             f"{where}: only {len(fitting)} of the model's {len(own)} tensors are in it; expected a checkpoint of the "

@@ -23,6 +23,7 @@ from avrecog.checkpoints import (
     n_tensor_bytes,
     save_checkpoint,
     save_plain,
+    single_precision,
 )
 from avrecog.config import plain
 from avrecog.datasets.mmaction2_sampling import Rule
@@ -218,7 +219,7 @@ def read_foreign(path: Path, frames: int | None = None, alpha: int | None = None
     else:
         origin, config, n_classes = _recognised(state, path)
     prefixes = ("backbone.", "cls_head.") if origin == "mmaction2" else ("",)
-    given = {key: value.detach() for key, value in state.items() if key.startswith(prefixes)}
+    given = single_precision({key: value.detach() for key, value in state.items() if key.startswith(prefixes)}, path)
     unused = (
         [str(key) for key in content if content[key] is not state and key != "meta"] if state is not content else []
     )

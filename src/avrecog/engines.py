@@ -1,29 +1,29 @@
 """What runs a trained network: PyTorch, compiled or not, or ONNX Runtime, in 8 bits or not; networks as ONNX models."""
 
-import inspect
-import logging
+import hashlib
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avrecog.errors import ConfigError
+from avrecog.exports import Kept, keep_export, read_export
+from avrecog.folding import folded
 from avrecog.hardware import lacking_to_compile, on_device
-from avrecog.inference import TrainedModel, folded
+from avrecog.inference import TrainedModel
+from avrecog.onnx_export import to_onnx
+from avrecog.onnx_network import OnnxNetwork, position
 from avrecog.predict import Engine
 
 if TYPE_CHECKING:
     import onnx
 
-log = logging.getLogger(__name__)
-
 Network = Callable[..., Tensor]  # batches of views -> (B, K) logits
 
-OPSET = 18  # of the ONNX models that are written
+CPU = torch.device("cpu")
 
 
 def start_engine(
@@ -41,7 +41,7 @@ def start_engine(
         ConfigError: if the engine can't run here, or lacks its calibration.
     """
     if engine == "onnxruntime":
-        return OnnxNetwork(_exported(model), device)
+        return OnnxNetwork(exported(model).onnx, torch.get_num_threads(), device.type == "cuda")
     if engine == "onnxruntime-int8":
         if device.type == "cuda":
             raise ConfigError(
@@ -51,8 +51,8 @@ def start_engine(
             raise ConfigError(
                 "engine onnxruntime-int8 needs clips to calibrate on, which stage test takes from the training split"
             )
-        return OnnxNetwork(_quantised(_exported(model), calibration), device)
-    network = on_device(folded(model.network), device)
+        return OnnxNetwork(_quantised(model, calibration).onnx, torch.get_num_threads(), on_gpu=False)
+    network = on_device(folded(model.network, model.example(2, CPU)), device)
     if engine == "torch":
         return network
     if lacking := lacking_to_compile(device):
@@ -74,38 +74,46 @@ def engine_precision(engine: Engine, precision: str) -> str:
     return "int8" if engine == "onnxruntime-int8" else "32-true"
 
 
-class OnnxNetwork:
-    """A network in ONNX Runtime, on as many threads as PyTorch has."""
+def exported(model: TrainedModel) -> Kept:
+    """The model's network as an ONNX model: the one that was kept, or a new one, which is kept.
 
-    def __init__(self, model: "onnx.ModelProto", device: torch.device) -> None:
-        """Start a session of a model that `to_onnx` made."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors
-        wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
-        available = onnxruntime.get_available_providers()
-        if any(name not in available for name in wanted):
-            log.warning(
-                "engine onnxruntime: runs on the CPU, since its package is without CUDA: onnxruntime-gpu has it"
-            )
-        providers = [name for name in (*wanted, "CPUExecutionProvider") if name in available]
-        self.session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers)
-        self._names = [value.name for value in self.session.get_inputs()]  # of those that count in the end
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Logits (B, K), on the device of the inputs."""
-        feed = {name: inputs[_position(name)].cpu().numpy() for name in self._names}
-        (logits,) = self.session.run(None, feed)
-        return torch.from_numpy(logits).to(inputs[0].device)
+    Raises:
+        ConfigError: if the exporter can't follow the network.
+    """
+    kept = read_export("onnx", model.digest) if model.digest else None
+    if kept is None:
+        example = model.example(2, CPU)
+        onnx_model = to_onnx(folded(model.network, example).cpu(), example)
+        kept = _kept(model, onnx_model, "onnx", model.digest)
+    return kept
 
 
-def _exported(model: TrainedModel) -> "onnx.ModelProto":
-    return to_onnx(folded(model.network), model.example(2, torch.device("cpu")))
+def _quantised(model: TrainedModel, calibration: Sequence[tuple[Tensor, ...]]) -> Kept:
+    """Likewise in 8 bits, which hang on the calibration too.
+
+    Raises:
+        ConfigError: if ONNX Runtime can't quantise it.
+    """
+    values = hashlib.sha256()
+    for value in (value for batch in calibration for value in batch):
+        values.update(repr(tuple(value.shape)).encode() + value.cpu().numpy().tobytes())
+    of = ("int8", model.digest, values.hexdigest())
+    kept = read_export(*of) if model.digest else None
+    if kept is None:
+        import onnx
+
+        kept = _kept(model, _in_eight_bits(onnx.load_model_from_string(exported(model).onnx), calibration), *of)
+    return kept
 
 
-def _quantised(model: "onnx.ModelProto", calibration: Sequence[tuple[Tensor, ...]]) -> "onnx.ModelProto":
+def _kept(model: TrainedModel, onnx_model: "onnx.ModelProto", *of: Any) -> Kept:
+    kept = Kept(model.description, onnx_model.SerializeToString())
+    if model.digest:
+        keep_export(kept.onnx, kept.description, *of)
+    return kept
+
+
+def _in_eight_bits(model: "onnx.ModelProto", calibration: Sequence[tuple[Tensor, ...]]) -> "onnx.ModelProto":
     """The model with weights and values of 8 bits, by the largest and smallest values that occur in `calibration`.
 
     Raises:
@@ -123,7 +131,7 @@ def _quantised(model: "onnx.ModelProto", calibration: Sequence[tuple[Tensor, ...
 
         def get_next(self) -> dict[str, Any] | None:
             batch = next(self.left, None)
-            return None if batch is None else {name: batch[_position(name)].cpu().numpy() for name in names}
+            return None if batch is None else {name: batch[position(name)].cpu().numpy() for name in names}
 
     with tempfile.TemporaryDirectory() as folder:
         plain, ready, quantised = (Path(folder, name) for name in ("plain.onnx", "ready.onnx", "int8.onnx"))
@@ -142,64 +150,3 @@ def _quantised(model: "onnx.ModelProto", calibration: Sequence[tuple[Tensor, ...
         except (RuntimeError, ValueError, NotImplementedError) as error:
             raise ConfigError(f"engine onnxruntime-int8 can't quantise this network: {error}") from None
         return onnx.load_model(quantised)
-
-
-def _position(name: str) -> int:
-    return int(name.removeprefix("input_"))
-
-
-def to_onnx(network: nn.Module, example: Sequence[Tensor]) -> "onnx.ModelProto":
-    """A network in evaluation mode as an ONNX model: inputs `input_0`, `input_1`, …, output `logits`.
-
-    Args:
-        network: on the CPU.
-        example: its inputs, two views at least; the first axis of each stays open.
-
-    Raises:
-        ConfigError: if the exporter can't follow the network.
-    """
-    names = [f"input_{index}" for index in range(len(example))]
-    dimension = torch.export.Dim("batch")
-    return export_onnx(network, example, names, ["logits"], [{0: dimension} for _ in example])
-
-
-def export_onnx(
-    network: nn.Module,
-    example: Sequence[Tensor],
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    open_axes: Sequence[dict[int, Any]],
-) -> "onnx.ModelProto":
-    """What torch.onnx makes of a network in evaluation mode.
-
-    Raises:
-        ConfigError: if it can't follow the network, or closes an axis that was to stay open.
-    """
-    with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
-        warnings.simplefilter("ignore")  # of torch's own deprecations
-        try:
-            program = torch.onnx.export(
-                network.eval(),
-                tuple(value.clone() for value in example),  # inference tensors can't be traced
-                input_names=list(inputs),
-                output_names=list(outputs),
-                opset_version=OPSET,
-                dynamo=True,
-                dynamic_shapes=(tuple(open_axes),) if _takes_any(network) else tuple(open_axes),
-                verbose=False,
-            )
-            assert program is not None
-            model = program.model_proto
-        except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError) as error:
-            raise ConfigError(f"{type(network).__name__} can't be exported to ONNX: {error}") from None
-    for value, axes in zip(model.graph.input, open_axes, strict=True):
-        closed = [axis for axis in axes if value.type.tensor_type.shape.dim[axis].HasField("dim_value")]
-        if closed:
-            raise ConfigError(f"{type(network).__name__} can't be exported to ONNX: its axis {closed[0]} is not open")
-    return model
-
-
-def _takes_any(network: nn.Module) -> bool:
-    """Whether `forward` has `*inputs`, which the exporter counts as one."""
-    kinds = [parameter.kind for parameter in inspect.signature(network.forward).parameters.values()]
-    return inspect.Parameter.VAR_POSITIONAL in kinds

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from avrecog.atomic import atomic_path
-from avrecog.engines import export_onnx
 from avrecog.errors import ConfigError
-from avrecog.inference import TrainedModel, folded, load_model
+from avrecog.folding import folded
+from avrecog.inference import TrainedModel, load_model
 from avrecog.inputs import needs
 from avrecog.logmel import LogMel, LogMelConfig
 from avrecog.models.build import AudioModelConfig, AVSyncConfig, describe
+from avrecog.onnx_export import export_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -74,7 +75,9 @@ def of_waveforms(model: TrainedModel) -> "onnx.ModelProto":
             f"sampling: time"
         )
     front_end = model.front_end.audio.logmel
-    network = WaveformNetwork(folded(model.network), front_end, model.config.mel_frames)
+    network = WaveformNetwork(
+        folded(model.network, model.example(2, torch.device("cpu"))), front_end, model.config.mel_frames
+    )
     n_samples = 3 * model.config.mel_frames * front_end.hop_length
     waveform = torch.rand(2, n_samples, generator=torch.Generator().manual_seed(0)) - 0.5
     axes = {0: torch.export.Dim("clips"), 1: torch.export.Dim("samples", min=front_end.n_fft)}
@@ -88,7 +91,7 @@ def _of_views(model: TrainedModel) -> "onnx.ModelProto":
         names.append("present")  # of the picture and of the sound: 1 or 0
     clips = torch.export.Dim("clips")
     return export_onnx(
-        _Probabilities(folded(model.network)), example, names, ["probabilities"], [{0: clips} for _ in example]
+        _Probabilities(folded(model.network, example)), example, names, ["probabilities"], [{0: clips} for _ in example]
     )
 
 

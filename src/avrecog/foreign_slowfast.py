@@ -13,7 +13,8 @@ from torch import Tensor
 
 from avrecog.errors import CheckpointError, ConfigError, PickleError
 from avrecog.models.build import AVSlowFastConfig, SlowFastConfig
-from avrecog.models.slowfast import DEPTHS, LONG_RES4_BLOCKS, PLACES
+from avrecog.models.settings import PLACES
+from avrecog.models.slowfast import DEPTHS, LONG_RES4_BLOCKS
 from avrecog.models.slowfast_weights import name_from_caffe2
 from avrecog.safe_pickle import TORCH_MAGIC, read_pickle
 

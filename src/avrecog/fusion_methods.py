@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
 
 from avrecog.atomic import atomic_path
 from avrecog.errors import ScoreError
@@ -94,9 +92,9 @@ class Fusion:
         if self.method == "stacking":
             assert self.matrix is not None
             assert self.intercept is not None
-            return softmax(_features(probabilities) @ self.matrix + self.intercept, axis=1)
+            return _softmax(_features(probabilities) @ self.matrix + self.intercept, axis=1)
         if self.method == "log_weights":
-            return softmax(self.exponent * fuse(logarithms(probabilities), self.weights), axis=1)
+            return _softmax(self.exponent * fuse(logarithms(probabilities), self.weights), axis=1)
         if self.method == "temperature":
             probabilities = calibrated(probabilities, self.temperatures)
         return fuse(probabilities, self.weights)
@@ -127,7 +125,14 @@ def calibrated(probabilities: np.ndarray, temperatures: np.ndarray) -> np.ndarra
     """softmax(log p / T) of (M, N, K) probabilities, one temperature a model: float32."""
     result = np.empty(probabilities.shape, np.float32)
     for block in blocks(probabilities.shape[1]):
-        result[:, block] = softmax(logarithms(probabilities[:, block]) / temperatures[:, None, None], axis=2)
+        result[:, block] = _softmax(logarithms(probabilities[:, block]) / temperatures[:, None, None], axis=2)
+    return result
+
+
+def _softmax(values: np.ndarray, axis: int) -> np.ndarray:
+    from scipy.special import softmax  # late: equal or given weights need none of it
+
+    result: np.ndarray = softmax(values, axis=axis)
     return result
 
 
@@ -139,6 +144,7 @@ def fit_temperature(log_values: np.ndarray, weights: np.ndarray, labels: np.ndar
         weights: (M,).
         labels: (N,) int64.
     """
+    from scipy.optimize import minimize_scalar  # late: a prediction needs none of it
 
     def loss(log_temperature: float) -> float:
         temperature = np.exp(log_temperature)
@@ -166,6 +172,8 @@ def fit_stacking(
         folds: (N,) fold of each clip, by which the strength of the regularisation is chosen.
         n_classes: K; a class that doesn't occur gets an intercept below all others.
     """
+    from scipy.special import log_softmax
+
     features = _features(probabilities)
 
     def held_out_loss(strength: float) -> float:

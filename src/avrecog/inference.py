@@ -1,22 +1,19 @@
 """A trained model made ready to predict: from its checkpoint, folded, on its device."""
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
-from torch.overrides import TorchFunctionMode
 
 from avrecog.checkpoints import check_weights, load_checkpoint, load_weights
 from avrecog.config import plain, validate
 from avrecog.errors import CheckpointError, ConfigError
+from avrecog.exports import digest_of
 from avrecog.inputs import FrontEnd, example_batch
-from avrecog.logmel import AudioConfig
-from avrecog.media.settings import VideoConfig
 from avrecog.models.build import ModelConfig, ModelSection, build_model
+from avrecog.models.shapes import shapes_alone
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,17 @@ class TrainedModel:
     classes: list[str]
     typical_rows: int  # store rows of a training clip, the median
     epoch: int
+    digest: str | None = None  # of the checkpoint
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What an export says of it, as plain values."""
+        return {
+            "model": self.name,
+            "config": plain(self.config),
+            "front_end": self.plain_front_end,
+            "classes": self.classes,
+        }
 
     @property
     def plain_front_end(self) -> dict[str, Any]:
@@ -54,50 +62,26 @@ def load_model(path: Path, expected_name: str | None = None) -> TrainedModel:
         raise CheckpointError(f"{path}: is of model {name}, not of {expected_name}; run `dvc repro train`")
     try:
         config: ModelConfig = validate(ModelSection, checkpoint["config"], "config")
-        front_end = FrontEnd(
-            validate(AudioConfig | None, checkpoint["front_end"]["audio"], "front_end.audio"),
-            validate(VideoConfig | None, checkpoint["front_end"]["video"], "front_end.video"),
-        )
+        front_end = FrontEnd.of(checkpoint["front_end"])
     except (ConfigError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: its configuration can't be read: {error}") from None
     classes = [str(label) for label in checkpoint["classes"]]
-    with (
-        torch.device("meta"),
-        _Undrawn(),
-    ):  # the shapes alone first: a false configuration may ask for any amount of memory
-        check_weights(_built(path, config, len(classes)), checkpoint["weights"], str(path))
-    network = _built(path, config, len(classes))
+    n_mels = None if front_end.audio is None else front_end.audio.logmel.n_mels
+    with shapes_alone():  # first: a false configuration may ask for any amount of memory
+        check_weights(_built(path, config, len(classes), n_mels), checkpoint["weights"], str(path))
+    network = _built(path, config, len(classes), n_mels)
     load_weights(network, checkpoint["weights"], str(path))
-    return TrainedModel(
-        name, network.eval(), config, front_end, classes, int(checkpoint["typical_rows"]), int(checkpoint["epoch"])
-    )
+    rows, epoch = int(checkpoint["typical_rows"]), int(checkpoint["epoch"])
+    return TrainedModel(name, network.eval(), config, front_end, classes, rows, epoch, digest_of(path))
 
 
-class _Undrawn(TorchFunctionMode):
-    """Random weights are not drawn: what has no memory needs none, and PyTorch would load its compiler for it (1 s)."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        named = kwargs or {}
-        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == nn.init.__name__:
-            return args[0] if args else named["tensor"]
-        return func(*args, **named)
-
-
-def _built(path: Path, config: ModelConfig, n_classes: int) -> nn.Module:
+def _built(path: Path, config: ModelConfig, n_classes: int, n_mels: int | None) -> nn.Module:
     """The network that a checkpoint's configuration describes.
 
     Raises:
         CheckpointError: if it describes none.
     """
     try:
-        return build_model(config, n_classes)
+        return build_model(config, n_classes, n_mels=n_mels)
     except (ConfigError, RuntimeError, ValueError, TypeError, OverflowError, AssertionError) as error:
         raise CheckpointError(f"{path}: its configuration makes no model: {error}") from None
-
-
-def folded(network: nn.Module) -> nn.Module:
-    """A copy of a network in evaluation mode with every batch norm folded into the convolution before it."""
-    result: nn.Module = fuse(network.eval())
-    return result

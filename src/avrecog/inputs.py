@@ -4,13 +4,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from avrecog.config import plain
+from avrecog.config import plain, validate
 from avrecog.datasets.audio import AudioClips
 from avrecog.datasets.audiovisual import AVClips, SyncConfig
 from avrecog.datasets.augment import AugmentConfig
@@ -22,11 +20,11 @@ from avrecog.datasets.pairs import SyncPairs
 from avrecog.datasets.rgb import RgbClips
 from avrecog.datasets.sampling import n_covering_views
 from avrecog.errors import ConfigError, ManifestError, StoreError
-from avrecog.logmel import AudioConfig
+from avrecog.front_end import AudioConfig
 from avrecog.manifests.clip import Clip, clips_digest, read_labels, read_manifest, read_splits
 from avrecog.media.settings import VideoConfig
-from avrecog.models.audio_cnn import SMALLEST
-from avrecog.models.build import (
+from avrecog.models.settings import (
+    SMALLEST,
     AudioModelConfig,
     AVSlowFastConfig,
     AVSyncConfig,
@@ -36,6 +34,10 @@ from avrecog.models.build import (
 )
 from avrecog.processes import processes
 from avrecog.store import ClipRows, PairedStores, Store
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,19 @@ class FrontEnd:
 
     audio: AudioConfig | None
     video: VideoConfig | None
+
+    @classmethod
+    def of(cls, plain_values: Mapping[str, Any]) -> "FrontEnd":
+        """The front end that a checkpoint or an export says it was trained with.
+
+        Raises:
+            ConfigError: if it says none that there is.
+            KeyError: if it lacks one of both.
+        """
+        return cls(
+            validate(AudioConfig | None, plain_values["audio"], "front_end.audio"),
+            validate(VideoConfig | None, plain_values["video"], "front_end.video"),
+        )
 
 
 @dataclass(frozen=True)
@@ -303,8 +318,12 @@ def views_of_typical_clip(model: ModelConfig, typical_rows: int, n_views: int | 
     return max(1, min(n_views, covering if isinstance(model, TsnConfig) else free + 1)) * n_crops
 
 
-def example_batch(model: ModelConfig, front_end: Mapping[str, Any], n: int, device: torch.device) -> tuple[Tensor, ...]:
+def example_batch(
+    model: ModelConfig, front_end: Mapping[str, Any], n: int, device: "torch.device"
+) -> tuple["Tensor", ...]:
     """Random inputs of the model's shape, seeded: for counting and timing."""
+    import torch  # late: it takes seconds
+
     generator = torch.Generator().manual_seed(0)
     shapes: list[tuple[int, ...]] = []
     if isinstance(model, TsnConfig):
@@ -321,10 +340,12 @@ def example_batch(model: ModelConfig, front_end: Mapping[str, Any], n: int, devi
     return tuple(values.to(device) for values in inputs)
 
 
-def standardise_inputs(model: nn.Module, dataset: ClipDataset[Any]) -> None:
+def standardise_inputs(model: "nn.Module", dataset: ClipDataset[Any]) -> None:
     """Set the standardisation of log-mel to the mean and spread of (up to 2,000) training clips."""
     if not isinstance(dataset, AudioClips | AVClips | SyncPairs):
         return  # frames are standardised by constants
+    import torch
+
     views = dataset.views(1)
     chosen = views[np.linspace(0, len(views) - 1, min(len(views), 2000)).astype(int)]
     values = dataset.log_mel(chosen)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import bdtr
 
 from avrecog.errors import ScoreError
 
@@ -230,6 +229,8 @@ def mcnemar_exact(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
     only_a, only_b = int(np.count_nonzero(a & ~b)), int(np.count_nonzero(b & ~a))
     if only_a + only_b == 0:
         return 1.0
+    from scipy.special import bdtr  # late: most need none of it
+
     tail = float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))  # the two tails of a fair coin are equal
     return min(1.0, 2 * tail)
 

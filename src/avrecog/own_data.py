@@ -274,7 +274,8 @@ def _advice(params: Mapping[str, Any], data: DataConfig, looked: Looked) -> Iter
         without = sorted({row.label for row, _ in looked.seen} - having)
         if without:
             seen = "looked at " if looked.is_sample else ""
-            yield f"no clip {seen}of {', '.join(without[:SHOWN])} has {WORDS[section]}: a model of that alone can't tell it"
+            names = ", ".join(without[:SHOWN])
+            yield f"no clip {seen}of {names} has {WORDS[section]}: a model of that alone can't tell it"
     has_folds, has_splits = any(row.fold is not None for row in looked.rows), any(row.split for row in looked.rows)
     if has_folds and data.test_fold is None:
         folds = sorted({row.fold for row in looked.rows if row.fold is not None})

@@ -1,28 +1,55 @@
 """The top classes of any media file, with one trained model or several fused."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 
-from avrecog.config import load_params
+from avrecog.config import load_params, validate
 from avrecog.datasets.augment import AugmentConfig
-from avrecog.engines import Network, start_engine
 from avrecog.errors import CheckpointError, ConfigError, MediaError, ScoreError
+from avrecog.exports import digest_of, read_export
+from avrecog.front_end import log_mel
 from avrecog.fusion_methods import Fusion, read_fusion
-from avrecog.hardware import pick_device
-from avrecog.inference import TrainedModel, load_model
-from avrecog.inputs import make_dataset, needs
+from avrecog.inputs import FrontEnd, make_dataset, needs
 from avrecog.late_fusion import fixed_fusion, said_fusion
-from avrecog.logmel import LogMel
 from avrecog.media.audio import decode_audio
 from avrecog.media.video import decode_video
-from avrecog.models.build import PipelineConfig
+from avrecog.models.settings import ModelConfig, ModelSection, PipelineConfig
+from avrecog.onnx_network import OnnxNetwork
 from avrecog.predict import Engine, TestConfig, predict_scores
 from avrecog.store import MemoryStore
 
+if TYPE_CHECKING:
+    import torch
+
 FUSION = Path("results/fuse/fusion.npz")
+
+
+class Described(Protocol):
+    """What is known of a model without its network."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Its section below `models`."""
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """How it hears and sees."""
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A trained model that is ready to predict."""
+
+    name: str
+    config: ModelConfig
+    front_end: FrontEnd
+    classes: list[str]
+    network: Callable[..., Any]
+    device: "torch.device | None"  # None: it takes NumPy's arrays, and PyTorch was not loaded
 
 
 def predict_files(
@@ -53,34 +80,54 @@ def predict_files(
     if top < 1:
         raise ConfigError(f"--top: expected 1 or more, got {top}")
     paths = list(checkpoints) if checkpoints else _tested_checkpoints()
-    models = [load_model(path) for path in paths]
+    models = [_of_onnx(path) if engine == "onnxruntime" else _of_torch(path, engine) for path in paths]
     for path, model in zip(paths, models, strict=True):
         if model.classes != models[0].classes:
             raise CheckpointError(f"{path}: was trained on other classes than {paths[0]}; predict with one of them")
     fusion = _fusion(models, coefficients, fused=not checkpoints)
-    networks = [start_engine(engine, model, pick_device()) for model in models]
     problems = []
     for file in files:
         try:
-            yield _predict_file(file, models, networks, fusion, top)
+            yield _predict_file(file, models, fusion, top)
         except MediaError as error:
             problems.append(str(error))
     if problems:
         raise MediaError("\n".join(problems))
 
 
-def _predict_file(
-    file: Path, models: Sequence[TrainedModel], networks: Sequence[Network], fusion: Fusion, top: int
-) -> str:
+def _of_onnx(path: Path) -> Speaker:
+    """The model in a checkpoint, in ONNX Runtime; without PyTorch where it was exported before."""
+    kept = read_export("onnx", digest_of(path)) if path.is_file() else None
+    if kept is None:
+        from avrecog.engines import exported  # late: PyTorch takes seconds
+        from avrecog.inference import load_model
+
+        kept = exported(load_model(path))
+    said = kept.description
+    config: ModelConfig = validate(ModelSection, said["config"], "config")
+    return Speaker(said["model"], config, FrontEnd.of(said["front_end"]), said["classes"], OnnxNetwork(kept.onnx), None)
+
+
+def _of_torch(path: Path, engine: Engine) -> Speaker:
+    from avrecog.engines import start_engine
+    from avrecog.hardware import pick_device
+    from avrecog.inference import load_model
+
+    model, device = load_model(path), pick_device()
+    network = start_engine(engine, model, device)
+    return Speaker(model.name, model.config, model.front_end, model.classes, network, device)
+
+
+def _predict_file(file: Path, models: Sequence[Speaker], fusion: Fusion, top: int) -> str:
     spoken, said, silent = [], [], []
-    for index, (model, network) in enumerate(zip(models, networks, strict=True)):
+    for index, model in enumerate(models):
         try:
             rows = decode_rows(file, model)
         except MediaError as error:
             silent.append(str(error))
             continue
         dataset = make_dataset(model.config, model.front_end, rows, ["clip"], np.zeros(1, np.int64), AugmentConfig())
-        spoken.append(predict_scores(network, dataset, None, 64, pick_device(), "prob"))
+        spoken.append(predict_scores(model.network, dataset, None, 64, model.device, "prob"))
         said.append(index)
     if not spoken:
         raise MediaError("; ".join(dict.fromkeys(silent)))
@@ -92,7 +139,7 @@ def _predict_file(
     return "\n".join(lines)
 
 
-def decode_rows(file: Path, model: TrainedModel) -> dict[str, MemoryStore]:
+def decode_rows(file: Path, model: Described) -> dict[str, MemoryStore]:
     """The whole file as the rows that the model's stores would hold; of two, one may be empty.
 
     Raises:
@@ -112,18 +159,16 @@ def decode_rows(file: Path, model: TrainedModel) -> dict[str, MemoryStore]:
     return found
 
 
-def _decode_section(file: Path, model: TrainedModel, section: str) -> np.ndarray:
+def _decode_section(file: Path, model: Described, section: str) -> np.ndarray:
     if section == "audio":
         assert model.front_end.audio is not None
         front_end = model.front_end.audio.logmel
-        waveform = decode_audio(file, front_end.sample_rate)
-        with torch.inference_mode():
-            return LogMel(front_end)(torch.from_numpy(waveform)).half().numpy()
+        return log_mel(decode_audio(file, front_end.sample_rate), front_end).astype(np.float16)
     assert model.front_end.video is not None
     return decode_video(file, model.front_end.video)
 
 
-def _no_rows(model: TrainedModel, section: str) -> np.ndarray:
+def _no_rows(model: Described, section: str) -> np.ndarray:
     if section == "audio":
         assert model.front_end.audio is not None
         return np.zeros((0, model.front_end.audio.logmel.n_mels), np.float16)
@@ -137,7 +182,7 @@ def _tested_checkpoints() -> list[Path]:
     return [Path("models") / name / f"{params.test.checkpoint}.ckpt" for name in params.pipeline.models]
 
 
-def _fusion(models: Sequence[TrainedModel], coefficients: Sequence[float] | None, fused: bool) -> Fusion:
+def _fusion(models: Sequence[Speaker], coefficients: Sequence[float] | None, fused: bool) -> Fusion:
     """How the models are fused.
 
     Raises:

@@ -4,8 +4,6 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import torch.distributed
-
 
 @dataclass(frozen=True)
 class Processes:
@@ -24,6 +22,8 @@ class Processes:
         """The value of every process, in the order of their ranks; all must ask."""
         if self.n == 1:
             return [value]
+        import torch.distributed  # late: it takes seconds
+
         values: list[Any] = [None] * self.n
         torch.distributed.all_gather_object(values, value)
         return values
@@ -32,6 +32,8 @@ class Processes:
         """The first process's value; all must ask."""
         if self.n == 1:
             return value
+        import torch.distributed
+
         values = [value if self.is_first else None]
         torch.distributed.broadcast_object_list(values, src=0)
         return values[0]

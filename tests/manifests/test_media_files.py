@@ -9,7 +9,7 @@ import pytest
 from avrecog.errors import MediaError
 from avrecog.manifests import media_files
 from avrecog.manifests.media_files import MediaFile, read_media
-from avrecog.remembered import remembered
+from avrecog.state_folder import state_folder
 from clips import make_tone
 
 LONG_AGO = 10**18  # ns; so that no file counts as written just now
@@ -35,7 +35,7 @@ def probed(monkeypatch) -> list[str]:
 
 
 def database() -> Path:
-    return remembered("media") / "files.sqlite"
+    return state_folder("media") / "files.sqlite"
 
 
 def test_each_file_is_read_once_however_often_it_is_named(tones, probed):
@@ -159,11 +159,11 @@ def test_outside_of_a_project_the_users_cache_is_used(tmp_path, monkeypatch):
     monkeypatch.delenv("DVC_ROOT")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert remembered("media") == tmp_path / "cache/avrecog/media"
+    assert state_folder("media") == tmp_path / "cache/avrecog/media"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert remembered("media") == tmp_path / "home/.cache/avrecog/media"
+    assert state_folder("media") == tmp_path / "home/.cache/avrecog/media"
     (tmp_path / "dvc.yaml").touch()
-    assert remembered("media") == tmp_path / ".avrecog/media"
+    assert state_folder("media") == tmp_path / ".avrecog/media"
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "root"))
-    assert remembered("media") == tmp_path / "root/.avrecog/media"
+    assert state_folder("media") == tmp_path / "root/.avrecog/media"

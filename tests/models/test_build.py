@@ -7,7 +7,7 @@ import torch
 from avrecog.checkpoints import load_weights
 from avrecog.config import validate
 from avrecog.errors import ConfigError
-from avrecog.inference import folded
+from avrecog.folding import folded
 from avrecog.models.audio_resnet import DEPTHS, AudioResNet
 from avrecog.models.build import ARCHITECTURES, ModelSection, PipelineConfig, build_model, describe
 from avrecog.models.resnet_audio import Block, ResNetAudio
@@ -128,7 +128,7 @@ def test_folding_the_batch_norms_changes_no_score(name):
     model.train()
     model(*batch(name, 4))  # statistics other than 0 and 1
     model.eval()
-    fused = folded(model)
+    fused = folded(model, batch(name, 2))
     after_a_sum = {
         "audio resnetaudio": ["stem.bn"],
         "avslowfast": ["audio.stem.bn"],

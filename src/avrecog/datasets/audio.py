@@ -1,20 +1,25 @@
 """Log-mel crops of a fixed number of frames, gathered from the store in one indexed read a batch."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from avrecog.datasets.augment import AudioAugmentConfig, AudioDraw, apply_audio, draw_audio
 from avrecog.datasets.clips import epoch_generator
 from avrecog.datasets.mmaction2_sampling import FrameSampling
+from avrecog.datasets.numbers import Values, as_floats
 from avrecog.datasets.sampling import n_covering_views, random_starts, view_starts
 from avrecog.errors import ConfigError
-from avrecog.hardware import to_device
-from avrecog.logmel import LogMelConfig
+from avrecog.front_end import LogMelConfig
 from avrecog.store import ClipRows
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +116,11 @@ class AudioClips:
 
     def log_mel(self, views: np.ndarray) -> Tensor:
         """The views (B, 2 or 3), as they are stored, on the CPU."""
+        import torch  # late: it takes seconds
+
         return self.view_batch(views, torch.device("cpu"))[0]
 
-    def view_batch(self, views: np.ndarray, device: torch.device) -> tuple[Tensor]:
+    def view_batch(self, views: np.ndarray, device: torch.device | None) -> tuple[Values]:
         """The views (B, 2 or 3), as they are stored."""
         n_filled = views[:, 2] if self._sampling is not None else None
         return (self._crops(views[:, 0], views[:, 1], device, n_filled=n_filled),)
@@ -122,10 +129,10 @@ class AudioClips:
         self,
         indices: np.ndarray,
         starts: np.ndarray,
-        device: torch.device,
+        device: torch.device | None,
         rolled: np.ndarray | None = None,
         n_filled: np.ndarray | None = None,
-    ) -> Tensor:
+    ) -> Values:
         """(B, 1, mel_frames, n_mels) float32: rows outside a clip hold silence; `rolled` (B,) rows come last.
 
         With `n_filled` (B,), the rows from there on hold silence too.
@@ -135,7 +142,7 @@ class AudioClips:
             and n_filled is None
             and ((starts >= 0) & (starts <= self._n_rows[indices] - self.mel_frames)).all()
         ):
-            return to_device(self._windows[self._start[indices] + starts], device).float()[:, None]
+            return as_floats(self._windows[self._start[indices] + starts], device)[:, None]
         inside = starts[:, None] + np.arange(self.mel_frames)
         n_rows = self._n_rows[indices, None]
         row = np.clip(inside, 0, n_rows - 1)
@@ -147,7 +154,7 @@ class AudioClips:
             outside |= np.arange(self.mel_frames) >= n_filled[:, None]
         if outside.any():
             values[outside] = self.front_end.silence
-        return to_device(values, device).float()[:, None]
+        return as_floats(values, device)[:, None]
 
 
 def _windows(values: np.ndarray, length: int) -> np.ndarray:

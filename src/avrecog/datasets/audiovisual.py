@@ -1,19 +1,24 @@
 """Frames of a span of a clip, and the log-mel of the same span of time."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from avrecog.datasets.augment import AudioAugmentConfig, AudioDraw, VideoDraw, apply_audio, draw_audio, draw_video
 from avrecog.datasets.clips import epoch_generator
 from avrecog.datasets.frames import FrameClips
+from avrecog.datasets.numbers import Values, as_floats
 from avrecog.datasets.rows import Rows
 from avrecog.errors import ConfigError
-from avrecog.hardware import to_device
-from avrecog.logmel import LogMelConfig
+from avrecog.front_end import LogMelConfig
 from avrecog.store import ClipRows
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 HARD_GAP_S = 0.512  # a misaligned sound of the same clip begins at least so much apart: 32 mel frames of the reference
 
@@ -132,21 +137,23 @@ class AVClips:
         """(V, 3), as of the frames."""
         return self._frames.views(n_views)
 
-    def view_batch(self, views: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:
+    def view_batch(self, views: np.ndarray, device: torch.device | None) -> tuple[Values, ...]:
         """The views (B, 3)."""
         (frames,) = self._frames.view_batch(views, device)
         return frames, self._log_mel(views[:, 0], views[:, 1] / self.fps, device), self._present(views[:, 0], device)
 
     def log_mel(self, views: np.ndarray) -> Tensor:
         """The sound of those views (B, 3) that have one, on the CPU."""
+        import torch  # late: it takes seconds
+
         views = views[self.has_sound[views[:, 0]]]
         return self._log_mel(views[:, 0], views[:, 1] / self.fps, torch.device("cpu"))
 
-    def _present(self, indices: np.ndarray, device: torch.device) -> Tensor:
+    def _present(self, indices: np.ndarray, device: torch.device | None) -> Values:
         present = np.stack([self._frames.has_picture[indices], self.has_sound[indices]], axis=1)
-        return to_device(present, device).float()
+        return as_floats(present, device)
 
-    def _log_mel(self, indices: np.ndarray, first_s: np.ndarray, device: torch.device) -> Tensor:
+    def _log_mel(self, indices: np.ndarray, first_s: np.ndarray, device: torch.device | None) -> Values:
         """(B, 1, mel_frames, n_mels) float32 of the spans that begin at `first_s` (B,); silence outside of a clip."""
         rate = self.front_end.frames_per_s
         span = self._frames.window / self.fps * rate  # in mel frames, not whole
@@ -156,7 +163,7 @@ class AVClips:
         values, within = self._rows.take(indices, place)
         if not within.all():
             values[~within] = self.front_end.silence
-        return to_device(values, device).float()[:, None]
+        return as_floats(values, device)[:, None]
 
     def _misaligned(self, indices: np.ndarray, first_s: np.ndarray, draw: AVDraw, device: torch.device) -> Tensor:
         """Sounds of other clips or, where that is drawn and the clip is long enough, of the same at another time."""

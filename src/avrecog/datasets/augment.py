@@ -6,16 +6,17 @@ workers and a restart change nothing. `apply_*` is a pure function of a batch an
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional
 
 from avrecog.config import Flag, Fraction, NonNegativeNumber, WholeNumber, section
 from avrecog.errors import ConfigError
-from avrecog.hardware import to_device
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @section
@@ -101,7 +102,7 @@ def draw_audio(generator: np.random.Generator, n_clips: int, config: AudioAugmen
     )
 
 
-def apply_audio(log_mel: Tensor, draw: AudioDraw, config: AudioAugmentConfig, per_db: float) -> Tensor:
+def apply_audio(log_mel: "Tensor", draw: AudioDraw, config: AudioAugmentConfig, per_db: float) -> "Tensor":
     """Gain, shift along frequency, then masks filled with each crop's own mean.
 
     Args:
@@ -112,6 +113,10 @@ def apply_audio(log_mel: Tensor, draw: AudioDraw, config: AudioAugmentConfig, pe
 
     Returns: a new tensor of the same shape.
     """
+    import torch  # late: it takes seconds
+
+    from avrecog.hardware import to_device
+
     _, _, mel_frames, n_mels = log_mel.shape
     device = log_mel.device
     result = log_mel
@@ -132,8 +137,12 @@ def apply_audio(log_mel: Tensor, draw: AudioDraw, config: AudioAugmentConfig, pe
     return result
 
 
-def _masks(numbers: np.ndarray, widest: float, length: int, device: torch.device) -> Tensor:
+def _masks(numbers: np.ndarray, widest: float, length: int, device: "torch.device") -> "Tensor":
     """(B, length) true where one of the masks lies; numbers (B, masks, 2) give width and place."""
+    import torch
+
+    from avrecog.hardware import to_device
+
     width = np.floor(numbers[..., 0] * (np.floor(widest * length) + 1))
     start = np.floor(numbers[..., 1] * (length - width + 1))
     place = torch.arange(length, device=device)
@@ -166,7 +175,7 @@ def draw_video(generator: np.random.Generator, n_clips: int, n_segments: int) ->
     )
 
 
-def apply_video(frames: Tensor, draw: VideoDraw, config: VideoAugmentConfig, size: tuple[int, int]) -> Tensor:
+def apply_video(frames: "Tensor", draw: VideoDraw, config: VideoAugmentConfig, size: tuple[int, int]) -> "Tensor":
     """Random resized crop, flip and colour.
 
     Args:
@@ -177,6 +186,10 @@ def apply_video(frames: Tensor, draw: VideoDraw, config: VideoAugmentConfig, siz
 
     Returns: (B, N, C, *size).
     """
+    from torch.nn import functional
+
+    from avrecog.hardware import to_device
+
     batch, n_frames, channels, height, width = frames.shape
     device = frames.device
     log_aspect = (draw.crop[:, 1] * 2 - 1) * math.log(config.max_aspect)
@@ -204,7 +217,11 @@ def apply_video(frames: Tensor, draw: VideoDraw, config: VideoAugmentConfig, siz
     return _colour(result.unflatten(1, (n_frames, channels)), draw, config)
 
 
-def _colour(frames: Tensor, draw: VideoDraw, config: VideoAugmentConfig) -> Tensor:
+def _colour(frames: "Tensor", draw: VideoDraw, config: VideoAugmentConfig) -> "Tensor":
+    import torch
+
+    from avrecog.hardware import to_device
+
     strength = np.array([config.brightness, config.contrast, config.saturation])
     if not strength.any():
         return frames

@@ -1,10 +1,16 @@
 """What every dataset gives: whole batches for training and for testing, and the labels in their order."""
 
-from typing import Protocol, TypeVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from avrecog.datasets.numbers import Values
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 D = TypeVar("D")
 
@@ -34,7 +40,7 @@ class ClipDataset(Protocol[D]):
         """
         ...
 
-    def view_batch(self, views: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:
+    def view_batch(self, views: np.ndarray, device: torch.device | None) -> tuple[Values, ...]:
         """The views, rows of `views`, without augmentation."""
         ...
 

@@ -1,17 +1,22 @@
 """Frames of one span of a clip, evenly spaced, gathered from the store in one indexed read a batch."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from avrecog.datasets.augment import VideoAugmentConfig, VideoDraw, apply_video, draw_video
 from avrecog.datasets.clips import epoch_generator
+from avrecog.datasets.numbers import Values, as_pictures, stacked
 from avrecog.datasets.rows import Rows
 from avrecog.datasets.sampling import n_covering_views, random_starts, view_starts
-from avrecog.hardware import to_device
 from avrecog.store import ClipRows
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 GREY = 115  # 0.45 of 255: what is seen of a clip without a picture
 
@@ -99,7 +104,7 @@ class FrameClips:
             dtype=np.int64,
         ).reshape(-1, 3)
 
-    def view_batch(self, views: np.ndarray, device: torch.device) -> tuple[Tensor]:
+    def view_batch(self, views: np.ndarray, device: torch.device | None) -> tuple[Values]:
         """The views (B, 3), cropped at `size`."""
         clips, first, crop = views.T
         frames = self._spans(clips, first, device)
@@ -114,11 +119,11 @@ class FrameClips:
         for picture, number in zip(frames, crop.tolist(), strict=True):
             top, left = (free_y // 2, number * free_x // 2) if free_x >= free_y else (number * free_y // 2, free_x // 2)
             pieces.append(picture[..., top : top + height, left : left + width])
-        return (torch.stack(pieces),)
+        return (stacked(pieces),)
 
-    def _spans(self, indices: np.ndarray, first: np.ndarray, device: torch.device) -> Tensor:
+    def _spans(self, indices: np.ndarray, first: np.ndarray, device: torch.device | None) -> Values:
         """(B, T, 3, height, width) float32 in 0..1, whole stored pictures."""
         values, _ = self._rows.take(indices, first[:, None] + np.arange(self.frames) * self.frame_stride)
         if not self.has_picture[indices].all():
             values[~self.has_picture[indices]] = GREY
-        return to_device(values, device).permute(0, 1, 4, 2, 3).float() / 255
+        return as_pictures(values, device)

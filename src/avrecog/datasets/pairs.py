@@ -1,11 +1,16 @@
 """Pictures with two sounds each, of which one is their own: what synchronisation is learned and tested on."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
 
 from avrecog.datasets.audiovisual import AVClips, AVDraw
-from avrecog.hardware import to_device
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 CLASSES = ("first sound", "second sound")  # which is the picture's own
 TEST_SEED = 1_000_003  # of the pairs of val and test, which are the same in every run
@@ -43,6 +48,10 @@ class SyncPairs:
 
     def training_batch(self, indices: np.ndarray, draw: AVDraw, device: torch.device) -> tuple[Tensor, ...]:
         """A random span of the clips `indices` (B,), augmented, and two sounds."""
+        import torch  # late: it takes seconds
+
+        from avrecog.hardware import to_device
+
         frames, own, _, other = self._clips.training_batch(indices, draw, device)
         is_second = to_device(self.labels[indices] == 1, device)[:, None, None, None]
         return frames, torch.where(is_second, other, own), torch.where(is_second, own, other)
@@ -52,8 +61,11 @@ class SyncPairs:
         pairs = np.arange(1 if n_views is None else n_views)
         return np.stack([np.repeat(np.arange(len(self)), len(pairs)), np.tile(pairs, len(self))], axis=1)
 
-    def view_batch(self, views: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:
+    def view_batch(self, views: np.ndarray, device: torch.device | None) -> tuple[Tensor, ...]:
         """The pairs (B, 2); random spans, the same in every run, misaligned in time where the clips are long enough."""
+        from avrecog.hardware import to_device
+
+        assert device is not None  # nothing is predicted of pairs
         parts = [
             (views[:, 1] == number, self.training_batch(views[views[:, 1] == number, 0], self._drawn(number), device))
             for number in np.unique(views[:, 1])

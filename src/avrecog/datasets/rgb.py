@@ -1,16 +1,21 @@
 """Frames of equal segments of a video, gathered from the store in one indexed read a batch (TSN's sampling)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from avrecog.datasets.augment import VideoAugmentConfig, VideoDraw, apply_video, draw_video
 from avrecog.datasets.clips import epoch_generator
+from avrecog.datasets.numbers import Values, as_pictures
 from avrecog.datasets.sampling import n_covering_views, segment_frames, view_frames
-from avrecog.hardware import to_device
 from avrecog.store import ClipRows
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class RgbClips:
@@ -60,7 +65,7 @@ class RgbClips:
             [(clip, view, n) for clip, n in enumerate(wanted.tolist()) for view in range(n)], dtype=np.int64
         ).reshape(-1, 3)
 
-    def view_batch(self, views: np.ndarray, device: torch.device) -> tuple[Tensor]:
+    def view_batch(self, views: np.ndarray, device: torch.device | None) -> tuple[Values]:
         """The views (B, 3): the middle of the picture at `size`."""
         clips, view, n_views = views.T
         first = view_frames(self._n_rows[clips], self.n_segments, view, n_views, self.snippet)
@@ -68,10 +73,9 @@ class RgbClips:
         top, left = (frames.shape[-2] - self.size[0]) // 2, (frames.shape[-1] - self.size[1]) // 2
         return (frames[..., top : top + self.size[0], left : left + self.size[1]],)
 
-    def _frames(self, indices: np.ndarray, first: np.ndarray, device: torch.device) -> Tensor:
+    def _frames(self, indices: np.ndarray, first: np.ndarray, device: torch.device | None) -> Values:
         """(B, n_segments, 3 * snippet, H, W) float32 in 0..1, whole stored pictures; `first` frames (B, n_segments)."""
         n_rows = self._n_rows[indices]
         inside = np.minimum(first[:, :, None] + np.arange(self.snippet), n_rows[:, None, None] - 1)
         values = self._values[self._start[indices, None, None] + inside]  # (B, N, snippet, H, W, 3) uint8
-        frames = to_device(values, device).permute(0, 1, 2, 5, 3, 4).flatten(2, 3)
-        return frames.float() / 255
+        return as_pictures(values, device, self.snippet)

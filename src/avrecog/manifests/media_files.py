@@ -1,6 +1,6 @@
 """What the media files hold and the digests of their content, each file read once until its size or its time changes.
 
-What has been read is remembered in `.avrecog/media/files.sqlite` (remembered.py): path, size and time of the last
+What has been read is remembered in `.avrecog/media/files.sqlite` (state_folder.py): path, size and time of the last
 change -> digest and what probing told. Several processes may use it at once; a damaged one is made anew.
 """
 
@@ -27,7 +27,7 @@ from avrecog.errors import MediaError
 from avrecog.manifests.clip import Clip, media_path
 from avrecog.media import container
 from avrecog.media.container import Probe, probe
-from avrecog.remembered import remembered
+from avrecog.state_folder import state_folder
 from avrecog.workers import n_processors
 
 log = logging.getLogger(__name__)
@@ -213,7 +213,7 @@ class _Record:
 
 
 def _place() -> Path:
-    return remembered("media") / "files.sqlite"
+    return state_folder("media") / "files.sqlite"
 
 
 def _key(file: Path) -> bytes:

@@ -95,9 +95,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
     report["spellings"] = {label: [ascii(name) for name in names] for label, names in spellings.items()}
     if len(skipped) > data.max_skipped * len(rows):
         first = "\n  ".join(f"{item['where']}: {item['reason']}" for item in skipped[:20])
-        raise ManifestError(
-            f"{said_skipped(len(skipped), len(rows), data.max_skipped, 'read')}:\n  {first}"
-        )
+        raise ManifestError(f"{said_skipped(len(skipped), len(rows), data.max_skipped, 'read')}:\n  {first}")
     splits = make_splits(
         [clip.clip_id for clip in clips],
         [clip.label for clip in clips],

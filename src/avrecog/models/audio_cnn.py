@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from avrecog.models.standardise import Standardise
 
 N_BLOCKS = 4
-SMALLEST = 2 ** (N_BLOCKS + 1)  # mel frames and mel bands that leave one place after the stem and the poolings
 
 
 class AudioCnn(nn.Module):
-    """Log-mel crops (B, 1, T, M) -> logits (B, K); T and M at least `SMALLEST` - 1."""
+    """Log-mel crops (B, 1, T, M) -> logits (B, K); T and M at least `settings.SMALLEST` - 1."""
 
     def __init__(self, n_classes: int, width: int = 64, dropout: float = 0.5) -> None:
         """Build with random weights.

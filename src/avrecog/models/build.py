@@ -1,209 +1,57 @@
-"""Models by the name of their architecture: what configures each, and what makes it."""
+"""Models by the name of their architecture: what makes each."""
 
-import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field
 from torch import nn
 
-from avrecog.config import Count, Flag, Fraction, NonNegativeNumber, Text, WholeNumber, section
 from avrecog.errors import ConfigError
-from avrecog.models.audio_cnn import SMALLEST, AudioCnn
-from avrecog.models.audio_resnet import DEPTHS, AudioResNet
-from avrecog.models.resnet_audio import DEPTHS as RESNET_AUDIO_DEPTHS
+from avrecog.models.audio_cnn import AudioCnn
+from avrecog.models.audio_resnet import AudioResNet
 from avrecog.models.resnet_audio import ResNetAudio
-from avrecog.models.slowfast import DEPTHS as SLOWFAST_DEPTHS
-from avrecog.models.slowfast import PLACES, AVSlowFast, AVSync, Place, SlowFast
+from avrecog.models.settings import (
+    OWN_WIDTHS,
+    AudioModelConfig,
+    AVSlowFastConfig,
+    AVSyncConfig,
+    ModelConfig,
+    ModelSection,
+    PipelineConfig,
+    SelfSupervisedConfig,
+    SlowFastConfig,
+    TsnConfig,
+    describe,
+    is_of_timm,
+)
+from avrecog.models.slowfast import AVSlowFast, AVSync, SlowFast
 from avrecog.models.timm_audio import TimmAudio
 from avrecog.models.tsn import Tsn
 
-OWN_WIDTHS = {None: 64, "cnn10": 64, "resnetaudio": 32}  # backbones of our own for log-mel, with their usual width
+__all__ = [
+    "ARCHITECTURES",
+    "AVSlowFastConfig",
+    "AVSyncConfig",
+    "AudioModelConfig",
+    "ModelConfig",
+    "ModelSection",
+    "PipelineConfig",
+    "SelfSupervisedConfig",
+    "SlowFastConfig",
+    "TsnConfig",
+    "build_model",
+    "describe",
+    "is_of_timm",
+]
 
 
-@section
-class AudioModelConfig:
-    """A section below `models` with architecture `audio`: a network on log-mel."""
-
-    architecture: Literal["audio"]
-    depth: Count | None = 18  # of the ResNet: 10, 18, 34, 50, 101; of resnetaudio: 50, 101, 152; else null
-    width: Count | None = 64  # channels of the first stage of the networks of our own; null with a network of timm
-    backbone: Text | None = None  # null: the ResNet; cnn10, resnetaudio: files of models/; else timm's, by its name
-    mel_frames: Count = 128  # of a crop
-    sampling: Literal["time", "mmaction2-0.x", "mmaction2-1.x"] = "time"  # where crops lie; else by video frame numbers
-    dropout: Fraction = 0.5
-    init_from: Text | None = None  # null, `imagenet` (timm's weights; needs backbone), or the path of a checkpoint
-    train: dict[str, Any] = Field(default_factory=dict)  # what differs from section `train` for this model
-
-    def __post_init__(self) -> None:
-        own_depths = {None: list(DEPTHS), "resnetaudio": list(RESNET_AUDIO_DEPTHS)}
-        depths = own_depths.get(self.backbone)
-        if depths is not None and (self.depth not in depths or self.width is None):
-            known = ", ".join(map(str, depths))
-            raise ConfigError(f"depth: expected one of {known}, and a width, got {self.depth} and {self.width}")
-        if self.backbone == "cnn10":
-            if self.depth is not None or self.width is None:
-                raise ConfigError(
-                    f"depth: expected null, and a width, with backbone cnn10, got {self.depth} and {self.width}"
-                )
-            if self.mel_frames < SMALLEST:
-                raise ConfigError(f"mel_frames: expected {SMALLEST} at least with cnn10, got {self.mel_frames}")
-        elif depths is None and (self.depth, self.width) != (None, None):
-            raise ConfigError(f"depth: expected null, and width null, with backbone {self.backbone}, which has its own")
-        if self.init_from == "imagenet" and self.backbone in OWN_WIDTHS:
-            raise ConfigError("init_from: timm has no weights for this network; set backbone, e.g. to resnet18")
-
-
-@section
-class TsnConfig:
-    """A section below `models` with architecture `tsn`: a temporal segment network on frames."""
-
-    architecture: Literal["tsn"]
-    backbone: Text = "resnet18"  # a network of timm, by its name there
-    width: Count | None = None  # channels of its first stage, for timm's plain ResNets; null: the backbone's own
-    n_segments: Count = 3
-    snippet: Count = 1  # consecutive frames in each segment, stacked as channels
-    motion: Flag = False  # show each frame less the mean picture of its snippet; needs a snippet of 2 at least
-    crop_height: Count = 64  # pixels of what the network sees, cut from the stored frames
-    crop_width: Count = 64
-    dropout: Fraction = 0.4
-    init_from: Text | None = None  # null, `imagenet` (timm's weights), or the path of a checkpoint
-    train: dict[str, Any] = Field(default_factory=dict)  # what differs from section `train` for this model
-
-    def __post_init__(self) -> None:
-        if self.motion and self.snippet < 2:
-            raise ConfigError("motion: expected false with a snippet of 1, in which nothing moves")
-        if self.width is None:
-            return
-        if not self.backbone.startswith("resnet"):
-            raise ConfigError(
-                f"width: expected null, since only timm's resnet... have one, got backbone {self.backbone}"
-            )
-        if self.width % 8:
-            raise ConfigError(f"width: expected a multiple of 8, got {self.width}")
-        if self.init_from == "imagenet":
-            raise ConfigError(
-                "width: expected null with init_from imagenet, whose weights have the backbone's own width"
-            )
-
-
-@section
-class SlowFastConfig:
-    """A section below `models` with architecture `slowfast`: Slow and Fast pathways on frames."""
-
-    architecture: Literal["slowfast"]
-    depth: Count = 50  # 14, 26, 50, 101
-    width: Count = 64  # channels of Slow's stem
-    frames: Count = 32  # that Fast sees
-    frame_stride: Count = 1  # stored frames from one to the next
-    alpha: Count = 8  # Slow sees every so manieth of them
-    lateral_kernel: Count = 5  # of the convolutions from Fast to Slow
-    long_res4: WholeNumber = 6  # so many of res4's blocks have kernels in time; ResNet-101 has 23
-    crop_height: Count = 224  # pixels of what the network sees, cut from the stored frames
-    crop_width: Count = 224
-    n_crops: Literal[1, 3] = 1  # of a view at test time: the middle, or three along the longer side
-    dropout: Fraction = 0.5
-    init_from: Text | None = None  # null, or the path of a checkpoint
-    train: dict[str, Any] = Field(default_factory=dict)  # what differs from section `train` for this model
-
-    def __post_init__(self) -> None:
-        if self.depth not in SLOWFAST_DEPTHS:
-            known = ", ".join(map(str, SLOWFAST_DEPTHS))
-            raise ConfigError(f"depth: expected one of {known}, got {self.depth}")
-        if self.width % 8:
-            raise ConfigError(f"width: expected a multiple of 8, got {self.width}")
-        if self.frames % self.alpha:
-            raise ConfigError(f"frames: expected a multiple of alpha ({self.alpha}), got {self.frames}")
-        if self.lateral_kernel % 2 == 0:
-            raise ConfigError(f"lateral_kernel: expected an odd number, got {self.lateral_kernel}")
-        if self.init_from == "imagenet":
-            raise ConfigError("init_from: expected null or the path of a checkpoint, got imagenet, which has none")
-
-
-@section
-class AVSlowFastConfig(SlowFastConfig):
-    """A section below `models` with architecture `avslowfast`: SlowFast with a pathway for log-mel fused into it."""
-
-    architecture: Literal["avslowfast"]  # type: ignore[assignment]
-    mel_frames: Count = 128  # of the log-mel of a view, a multiple of 8 * frames / alpha
-    lateral_after: list[Place] = Field(default_factory=lambda: list(PLACES))
-    drop_pathway: Fraction = 0.8  # how often, in training, the picture goes without the sound
-    drop_scope: Literal["fusion", "pathway"] = "fusion"  # where it is added to Slow; `pathway`: in the classifier too
-    drop_per_clip: Flag = False  # a coin for each clip; false: one for the batch
-    sync_weight: NonNegativeNumber = 0.0  # of the synchronisation loss; 0: none
-    hard_from_epoch: WholeNumber = 0  # until then misaligned sounds are other clips' (easy)
-    hard_share: Fraction = 0.25  # of the clips, from then on, whose misaligned sound is their own at another time
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        step = 8 * self.frames // self.alpha
-        if self.mel_frames % step:
-            raise ConfigError(f"mel_frames: expected a multiple of 8 * frames / alpha ({step}), got {self.mel_frames}")
-
-
-@section
-class AVSyncConfig(AVSlowFastConfig):
-    """A section below `models` with architecture `avsync`: AVSlowFast's pathways, which learn without labels.
-
-    It learns to tell a picture's own sound from another: at another time of the same clip (`hard_share` of the pairs
-    from `hard_from_epoch` on; all where it is tested), or of another clip.
-    """
-
-    architecture: Literal["avsync"]  # type: ignore[assignment]
-    sync_by_step: Flag = True  # compare at each of Slow's frames; false: the means over time
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sync_weight:
-            raise ConfigError("sync_weight: expected 0 with architecture avsync, which has no other loss to weigh")
-
-
-ModelConfig = AudioModelConfig | TsnConfig | SlowFastConfig | AVSlowFastConfig | AVSyncConfig
-ModelSection = Annotated[ModelConfig, Field(discriminator="architecture")]  # a section below `models`
-
-
-@section
-class PipelineConfig:
-    """Section `pipeline` in params.yaml."""
-
-    models: list[Text] = Field(min_length=1)  # sections below `models` that are trained, tested and fused
-
-    def __post_init__(self) -> None:
-        _check_names(self.models)
-        if "fusion" in self.models:
-            raise ConfigError("models: expected another name than fusion, which is that of all of them together")
-
-
-@section
-class SelfSupervisedConfig:
-    """Section `selfsupervised` in params.yaml."""
-
-    models: list[Text] = Field(default_factory=list)  # sections below `models` that learn without labels
-
-    def __post_init__(self) -> None:
-        _check_names(self.models)
-
-
-def _check_names(models: list[str]) -> None:
-    """Refuse a list of models that no folders could be named after.
-
-    Raises:
-        ConfigError: if a name is odd or stands twice.
-    """
-    odd = [name for name in models if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name)]
-    if odd:  # a name becomes a folder
-        raise ConfigError(f"models: expected names of letters, digits, - and _, got {odd[0]!r}")
-    if len(set(models)) != len(models):
-        raise ConfigError(f"models: expected each model once, got {', '.join(models)}")
-
-
-def _audio(config: AudioModelConfig, n_classes: int, pretrained: bool) -> nn.Module:
+def _audio(config: AudioModelConfig, n_classes: int, pretrained: bool, n_mels: int | None) -> nn.Module:
     if config.backbone == "cnn10":
         assert config.width is not None
         return AudioCnn(n_classes, config.width, config.dropout)
     if config.backbone not in OWN_WIDTHS:
         assert config.backbone is not None
-        return TimmAudio(config.backbone, n_classes, config.dropout, pretrained)
+        size = None if n_mels is None else (config.mel_frames, n_mels)
+        return TimmAudio(config.backbone, n_classes, config.dropout, pretrained, size)
     assert config.depth is not None
     assert config.width is not None
     if config.backbone == "resnetaudio":
@@ -211,11 +59,14 @@ def _audio(config: AudioModelConfig, n_classes: int, pretrained: bool) -> nn.Mod
     return AudioResNet(config.depth, n_classes, config.width, config.dropout)
 
 
-def _tsn(config: TsnConfig, n_classes: int, pretrained: bool) -> nn.Module:
-    return Tsn(config.backbone, n_classes, config.snippet, config.width, config.dropout, pretrained, config.motion)
+def _tsn(config: TsnConfig, n_classes: int, pretrained: bool, _: int | None) -> nn.Module:
+    size = (config.crop_height, config.crop_width)
+    return Tsn(
+        config.backbone, n_classes, config.snippet, config.width, config.dropout, pretrained, config.motion, size
+    )
 
 
-def _slowfast(config: SlowFastConfig, n_classes: int, _: bool) -> nn.Module:
+def _slowfast(config: SlowFastConfig, n_classes: int, _: bool, __: int | None) -> nn.Module:
     return SlowFast(
         n_classes,
         config.depth,
@@ -228,7 +79,7 @@ def _slowfast(config: SlowFastConfig, n_classes: int, _: bool) -> nn.Module:
     )
 
 
-def _avslowfast(config: AVSlowFastConfig, n_classes: int, _: bool) -> nn.Module:
+def _avslowfast(config: AVSlowFastConfig, n_classes: int, _: bool, __: int | None) -> nn.Module:
     return AVSlowFast(
         n_classes,
         config.depth,
@@ -248,7 +99,7 @@ def _avslowfast(config: AVSlowFastConfig, n_classes: int, _: bool) -> nn.Module:
     )
 
 
-def _avsync(config: AVSyncConfig, _: int, __: bool) -> nn.Module:
+def _avsync(config: AVSyncConfig, _: int, __: bool, ___: int | None) -> nn.Module:
     return AVSync(
         depth=config.depth,
         width=config.width,
@@ -262,7 +113,7 @@ def _avsync(config: AVSyncConfig, _: int, __: bool) -> nn.Module:
     )
 
 
-ARCHITECTURES: dict[str, Callable[[Any, int, bool], nn.Module]] = {
+ARCHITECTURES: dict[str, Callable[[Any, int, bool, int | None], nn.Module]] = {
     "audio": _audio,
     "tsn": _tsn,
     "slowfast": _slowfast,
@@ -271,33 +122,24 @@ ARCHITECTURES: dict[str, Callable[[Any, int, bool], nn.Module]] = {
 }
 
 
-def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False) -> nn.Module:
+def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False, n_mels: int | None = None) -> nn.Module:
     """A model with random weights, or timm's own with `pretrained`.
 
+    Args:
+        config: its section below `models`.
+        n_classes: that it tells apart.
+        pretrained: begin with timm's weights.
+        n_mels: mel bands that it hears, for networks of timm that are made for one size; None: timm's usual.
+
     Raises:
-        ConfigError: if timm knows no such backbone, or its weights can't be had.
+        ConfigError: if timm knows no such backbone, it can't take inputs of that size, or its weights can't be had.
         RuntimeError: whatever else timm finds wrong.
     """
     try:
-        return ARCHITECTURES[config.architecture](config, n_classes, pretrained)
+        return ARCHITECTURES[config.architecture](config, n_classes, pretrained, n_mels)
     except RuntimeError as error:
-        if "Unknown model" in str(error) or "No pretrained weights" in str(error):
+        if any(text in str(error) for text in ("Unknown model", "No pretrained weights", "Invalid pretrained tag")):
             raise ConfigError(f"backbone: {error}; timm.list_models() gives the names") from None
         raise
     except OSError as error:  # huggingface_hub's errors are OSErrors
         raise ConfigError(f"init_from: timm's weights for {describe(config)} can't be downloaded: {error}") from None
-
-
-def describe(config: ModelConfig) -> str:
-    """The backbone's name for a table: `ResNet18 (width 32)`, `resnet50`."""
-    if isinstance(config, SlowFastConfig):
-        names = {"slowfast": "SlowFast", "avslowfast": "AVSlowFast", "avsync": "AVSync"}
-        name = names[config.architecture]
-        name += f"-R{config.depth} {config.frames // config.alpha}x{config.alpha * config.frame_stride}"
-        return name if config.width == 64 else f"{name} (width {config.width})"
-    own: dict[str | None, str] = {}
-    if isinstance(config, AudioModelConfig):
-        own = {None: f"ResNet{config.depth}", "cnn10": "CNN10", "resnetaudio": f"ResNetAudio{config.depth}"}
-    name = own.get(config.backbone, str(config.backbone))
-    usual_width = OWN_WIDTHS[config.backbone] if config.backbone in own else None
-    return name if config.width == usual_width else f"{name} (width {config.width})"

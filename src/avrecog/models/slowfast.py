@@ -41,6 +41,7 @@ from torch.nn import functional
 
 from avrecog.errors import ConfigError
 from avrecog.models.audio_resnet import Bottleneck
+from avrecog.models.settings import PLACES
 from avrecog.models.standardise import Standardise
 
 DEPTHS: dict[int, tuple[int, int, int, int]] = {
@@ -50,8 +51,6 @@ DEPTHS: dict[int, tuple[int, int, int, int]] = {
     101: (3, 4, 23, 3),
 }
 STAGES = ("res2", "res3", "res4", "res5")
-Place = Literal["stem", "res2", "res3", "res4"]
-PLACES: tuple[Place, ...] = ("stem", "res2", "res3", "res4")  # after which Fast goes to Slow
 FUSED = ("res3", "res4")  # after which Audio goes to Slow
 FAST_RATIO = 8  # the Fast pathway has an eighth of Slow's channels
 AUDIO_RATIO = 2  # the Audio pathway has half of them

@@ -3,20 +3,32 @@
 from torch import Tensor, nn
 
 from avrecog.models.standardise import Standardise
+from avrecog.models.timm_backbone import timm_backbone
 
 
 class TimmAudio(nn.Module):
     """Log-mel crops (B, 1, T, M) -> logits (B, K)."""
 
-    def __init__(self, backbone: str, n_classes: int, dropout: float = 0.5, pretrained: bool = False) -> None:
-        """Build timm's `backbone`; with `pretrained`, timm's weights with the first layer summed over colours."""
-        import timm  # late: it takes 2 s
+    def __init__(
+        self,
+        backbone: str,
+        n_classes: int,
+        dropout: float = 0.5,
+        pretrained: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        """Build timm's `backbone`.
 
+        Args:
+            backbone: timm's name.
+            n_classes: K.
+            dropout: before the classifier.
+            pretrained: begin with timm's weights, the first layer summed over colours.
+            size: (T, M); None: timm's usual.
+        """
         super().__init__()
         self.standardise = Standardise([0.0], [1.0])
-        self.backbone = timm.create_model(
-            backbone, pretrained=pretrained, in_chans=1, num_classes=n_classes, drop_rate=dropout
-        )
+        self.backbone = timm_backbone(backbone, size, pretrained, in_chans=1, num_classes=n_classes, drop_rate=dropout)
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Logits of log-mel crops."""

@@ -10,6 +10,7 @@ B batch, N segments, C channels (3 for each frame of a snippet), H W height and 
 from torch import Tensor, nn
 
 from avrecog.models.standardise import Standardise
+from avrecog.models.timm_backbone import timm_backbone
 
 
 class Tsn(nn.Module):
@@ -24,6 +25,7 @@ class Tsn(nn.Module):
         dropout: float = 0.4,
         pretrained: bool = False,
         motion: bool = False,
+        size: tuple[int, int] | None = None,
     ) -> None:
         """Build timm's `backbone` without its classifier, and a classifier on its features.
 
@@ -35,9 +37,9 @@ class Tsn(nn.Module):
             dropout: before the classifier.
             pretrained: begin with timm's ImageNet weights.
             motion: show each frame less the mean picture of its snippet.
+            size: (H, W); None: timm's usual.
         """
-        import timm  # late, as it takes 2 s and the networks of our own need none of it
-        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD  # late: timm takes 2 s
 
         super().__init__()
         self.motion = motion
@@ -47,11 +49,9 @@ class Tsn(nn.Module):
             if width is None
             else {"channels": tuple(width * 2**stage for stage in range(4)), "stem_width": width // 2}
         )
-        self.backbone = timm.create_model(
-            backbone, pretrained=pretrained, in_chans=3 * snippet, num_classes=0, **channels
-        )
+        self.backbone = timm_backbone(backbone, size, pretrained, in_chans=3 * snippet, num_classes=0, **channels)
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(self.backbone.head_hidden_size, n_classes)
+        self.fc = nn.Linear(_n_features(self.backbone), n_classes)
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
 
@@ -63,6 +63,13 @@ class Tsn(nn.Module):
         features = self.backbone(inputs)  # (B*N, D)
         logits = self.fc(self.dropout(features))  # (B*N, K)
         return logits.unflatten(0, (-1, n_segments)).mean(dim=1)  # (B, K)
+
+
+def _n_features(backbone: nn.Module) -> int:
+    """D, as the backbone says it."""
+    n_features = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    assert isinstance(n_features, int)
+    return n_features
 
 
 def _motion(snippets: Tensor) -> Tensor:

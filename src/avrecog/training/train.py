@@ -12,30 +12,33 @@ from typing import Any
 import numpy as np
 import torch
 from ruamel.yaml import YAML
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from avrecog.atomic import atomic_path, sole_writer
 from avrecog.checkpoints import load_checkpoint, transfer_weights
 from avrecog.config import plain
 from avrecog.datasets.augment import AugmentConfig
+from avrecog.datasets.clips import ClipDataset
 from avrecog.errors import CheckpointError, DivergedError, TrainingError
-from avrecog.hardware import precision_in_force
+from avrecog.hardware import pick_device, precision_in_force
 from avrecog.inputs import (
     FrontEnd,
     LabelledClips,
     OpenSplit,
     classes_of,
+    example_batch,
     needs,
     open_split,
     open_store,
     standardise_inputs,
 )
-from avrecog.models.build import ModelConfig, build_model, describe
+from avrecog.models.build import ModelConfig, build_model, describe, is_of_timm
 from avrecog.outcome import Outcome
 from avrecog.processes import processes
 from avrecog.training.history import Row, merit
 from avrecog.training.loop import Trainer
+from avrecog.training.rehearsal import rehearse, say_missing_engines
 from avrecog.training.session import Session
 from avrecog.training.settings import TrainConfig, settings_in_force
 from avrecog.training.stopping import StopSignals
@@ -112,6 +115,11 @@ def _train(
     if config.init_from in (None, "imagenet") or "standardise.mean" in fresh:
         standardise_inputs(model, train_clips)
     here = processes()
+    example = example_batch(config, plain({"audio": front_end.audio, "video": front_end.video}), 2, torch.device("cpu"))
+    _rehearse(name, config, model, train_clips, example, len(classes), train)
+    if here.is_first and is_of_timm(config):  # all of our own can be exported, which the tests hold
+        section = {key: value for key, value in plain(config).items() if key not in ("init_from", "train")}
+        say_missing_engines(name, model, example, [section, [list(value.shape) for value in example], len(classes)])
     trainer = Trainer(model, train, here)
     description = {
         "model": name,
@@ -178,6 +186,27 @@ def _train(
     return Outcome(summary, metrics, files=[out / "history.csv", out / "config.yaml"], facts=facts)
 
 
+def _rehearse(
+    name: str,
+    config: ModelConfig,
+    model: nn.Module,
+    clips: ClipDataset[Any],
+    example: Sequence[Tensor],
+    n_classes: int,
+    train: TrainConfig,
+) -> None:
+    """Try a step on the first two clips.
+
+    Raises:
+        ConfigError: if the model fails.
+    """
+    device = pick_device()
+    torch.use_deterministic_algorithms(train.deterministic)  # which not every layer has on a GPU
+    batch = clips.training_batch(np.arange(min(2, len(clips))), clips.draw(train.seed, 0), device)
+    what = f"models.{name}: backbone {describe(config)}"
+    rehearse(model, batch, example, n_classes, device, precision_in_force(train.precision), what)
+
+
 def _say_what_is_in_force(name: str, train: TrainConfig, overridden: Sequence[str]) -> None:
     log.info(
         "train %s: lr %g = %g x %d / %d (linear scaling), %s, %d epochs, precision %s%s",
@@ -213,7 +242,8 @@ def _check_origin(checkpoint: Mapping[str, Any], config: ModelConfig, front_end:
 
 def _initial_model(config: ModelConfig, front_end: FrontEnd, n_classes: int) -> tuple[nn.Module, list[str]]:
     """The model before training, and which of its tensors did not come from `init_from`."""
-    model = build_model(config, n_classes, pretrained=config.init_from == "imagenet")
+    n_mels = None if front_end.audio is None else front_end.audio.logmel.n_mels
+    model = build_model(config, n_classes, config.init_from == "imagenet", n_mels)
     if config.init_from is None:
         return model, []
     if config.init_from == "imagenet":

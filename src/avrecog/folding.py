@@ -1,0 +1,133 @@
+"""Batch norms folded into the convolutions before them: the same scores from fewer operations."""
+
+import copy
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from avrecog.models.timm_backbone import FAILURES
+
+log = logging.getLogger(__name__)
+
+CLOSE = 1e-4  # by so much, relative to the largest value, folding may move what comes out
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def folded(network: nn.Module, example: Sequence[Tensor]) -> nn.Module:
+    """A copy of a network in evaluation mode, each batch norm folded into the convolution or linear layer before it.
+
+    Pairs are found by looking on while the network computes: a batch norm that is given the very values that a
+    convolution has just put out, which one layer in place of both gives as well. So it doesn't matter how the network
+    is written, and what is odd (weights that are standardised as they are used, layers that are used twice) stays.
+
+    Args:
+        network: to copy.
+        example: its inputs.
+    """
+    network = network.eval()
+    result = copy.deepcopy(network)
+    with torch.inference_mode(False), torch.no_grad():
+        device = next(result.parameters()).device
+        inputs = [value.to(device, copy=True) for value in example]  # inference tensors can't be used here
+        watched = _Watched(result)
+        expected = result(*inputs)
+        pairs = watched.ended()
+        for layer_name, norm_name in pairs:
+            _put(result, layer_name, _fused(result.get_submodule(layer_name), result.get_submodule(norm_name)))
+            _put(result, norm_name, _rest(result.get_submodule(norm_name)))
+        if not pairs or _are_close(result, inputs, expected):
+            return result
+    log.warning("%s: its batch norms can't be folded, so they stay", type(network).__name__)
+    return copy.deepcopy(network)
+
+
+def _are_close(network: nn.Module, inputs: Sequence[Tensor], expected: Tensor | tuple[Tensor, ...]) -> bool:
+    try:
+        found = network(*inputs)
+    except FAILURES:
+        return False  # it reads a layer that is no longer there
+    outputs = [(found, expected)] if isinstance(expected, Tensor) else list(zip(found, expected, strict=True))
+    return all(_is_close(a, b) for a, b in outputs)
+
+
+def _is_close(found: Tensor, expected: Tensor) -> bool:
+    """Whether all values are there and near; not if one is no finite number."""
+    return found.shape == expected.shape and bool(((found - expected).abs() <= CLOSE * expected.abs().max()).all())
+
+
+class _Watched:
+    """Hooks on the layers of a network, which note what could be folded."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._n_calls: Counter[str] = Counter()
+        self._pairs: list[tuple[str, str]] = []
+        self._last: tuple[str, nn.Module, Tensor, Tensor] | None = None  # the latest layer, its input and output
+        self._hooks = []
+        names: dict[nn.Module, str] = {}
+        for name, module in network.named_modules(remove_duplicate=False):
+            if module in names:
+                self._n_calls[names[module]] += 1  # it stands in two places: as if it were used twice
+            elif isinstance(module, (*CONVOLUTIONS, nn.Linear, _BatchNorm)):
+                names[module] = name
+                self._hooks.append(module.register_forward_hook(self._looking(name)))
+
+    def ended(self) -> list[tuple[str, str]]:
+        """Take the hooks off; the names of (convolution, batch norm) that can be folded."""
+        for hook in self._hooks:
+            hook.remove()
+        return [pair for pair in self._pairs if all(self._n_calls[name] == 1 for name in pair)]
+
+    def _looking(self, name: str) -> Any:
+        def look(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            self._n_calls[name] += 1
+            if not isinstance(module, _BatchNorm):
+                is_plain = len(inputs) == 1 and isinstance(output, Tensor)
+                self._last = (name, module, inputs[0], output) if is_plain else None
+                return
+            last, self._last = self._last, None
+            if last is None or (inputs[0].data_ptr(), inputs[0].numel()) != (last[3].data_ptr(), last[3].numel()):
+                return
+            if _can_fold(last[1], module, last[2], output):
+                self._pairs.append((last[0], name))
+
+        return look
+
+
+def _can_fold(layer: nn.Module, norm: nn.Module, inputs: Tensor, expected: Tensor) -> bool:
+    """Whether the two as one, and what else the batch norm does, give what they give one after the other."""
+    rest = _rest(norm)
+    if rest is None or getattr(norm, "running_var", None) is None:
+        return False
+    try:
+        return _is_close(rest(_fused(layer, norm)(inputs).reshape(expected.shape)), expected)
+    except FAILURES:
+        return False
+
+
+def _fused(layer: nn.Module, norm: nn.Module) -> nn.Module:
+    """One layer that does what both do."""
+    fuse: Any = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
+    result: nn.Module = fuse(layer, norm)
+    result._forward_hooks.clear()  # it is a copy of a layer that is looked at
+    return result
+
+
+def _rest(norm: nn.Module) -> nn.Module | None:
+    """What a batch norm does besides; None: nobody knows."""
+    if type(norm) in BATCH_NORMS:
+        return nn.Identity()
+    drop, act = getattr(norm, "drop", None), getattr(norm, "act", None)  # of timm's, with an activation inside
+    return nn.Sequential(drop, act) if isinstance(drop, nn.Module) and isinstance(act, nn.Module) else None
+
+
+def _put(network: nn.Module, name: str, module: nn.Module | None) -> None:
+    parent, _, own = name.rpartition(".")
+    assert module is not None
+    setattr(network.get_submodule(parent), own, module)

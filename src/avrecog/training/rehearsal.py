@@ -1,0 +1,96 @@
+"""One batch through a copy of a model before its training begins, so that what must fail fails at once."""
+
+import copy
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avrecog.errors import ConfigError
+from avrecog.exports import keep_trial, tried_before
+from avrecog.folding import folded
+from avrecog.hardware import explained_out_of_memory, on_device, reduced_precision
+from avrecog.models.timm_backbone import FAILURES, reason
+from avrecog.onnx_export import to_onnx
+
+log = logging.getLogger(__name__)
+
+
+def rehearse(
+    model: nn.Module,
+    batch: Sequence[Tensor],
+    example: Sequence[Tensor],
+    n_classes: int,
+    device: torch.device,
+    precision: str,
+    what: str,
+) -> None:
+    """Forward and backward on a training batch, then folding and what a test does, all on a copy of the model.
+
+    Random numbers are left as they were.
+
+    Args:
+        model: on the CPU.
+        batch: inputs as in training, on the device.
+        example: inputs as in a test, of two views.
+        n_classes: that the model tells apart.
+        device: to train on.
+        precision: to train in.
+        what: the model, for the message.
+
+    Raises:
+        ConfigError: naming the model, the step and the reason.
+        FAILURES: as they came, where memory is lacking.
+        ValueError: within, and told as a ConfigError.
+    """
+    step = "forward"
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), explained_out_of_memory("choose a smaller model or smaller inputs"):
+        trial = on_device(copy.deepcopy(model), device)
+        try:
+            with reduced_precision(device, precision):
+                out = trial.train()(*batch)
+                parts = out if isinstance(out, tuple) else (out,)  # a model may add a loss of its own
+                step = "backward"
+                torch.stack([part.float().square().mean() for part in parts]).sum().backward()
+            step = "fold"
+            with torch.no_grad():
+                logits = folded(trial, example)(*(value.to(device) for value in example))
+            if logits.shape != (len(example[0]), n_classes):
+                raise ValueError(f"expected logits ({len(example[0])}, {n_classes}), got {tuple(logits.shape)}")
+        except FAILURES as error:
+            if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+                raise
+            shapes = " and ".join(" x ".join(map(str, value.shape[1:])) for value in batch)
+            raise ConfigError(
+                f"{what} can't be trained on inputs of {shapes}: {step}: {reason(error)}; choose another backbone, or "
+                f"inputs of another size"
+            ) from None
+
+
+def say_missing_engines(name: str, model: nn.Module, example: Sequence[Tensor], section: Any) -> None:
+    """Try to export the model, once for each `section` of it and each version; a line names what it will lack if not.
+
+    Args:
+        name: the model's.
+        model: on the CPU.
+        example: inputs as in a test, of two views.
+        section: what makes the network what it is, as plain values.
+    """
+    problem = tried_before("trial", section)
+    if problem is None:
+        with torch.random.fork_rng(devices=[]):
+            try:
+                to_onnx(folded(copy.deepcopy(model), example), example)
+                problem = ""
+            except ConfigError as error:
+                problem = str(error)
+        keep_trial(problem, "trial", section)
+    if problem:
+        log.warning(
+            "train %s: engines onnxruntime and onnxruntime-int8, and `avrecog export`, will be missing: %s",
+            name,
+            problem,
+        )
