@@ -77,11 +77,10 @@ def lacking_to_compile(device: torch.device) -> str | None:
 
     It is looked for as they look for it: CXX or g++ (clang++ on a Mac), and CC or gcc or clang.
     """
-    names: tuple[str, ...]
     if device.type == "cuda":
-        language, variable, names = "C", "CC", ("gcc", "clang")
+        language, variable, names = "C", "CC", ["gcc", "clang"]
     else:
-        language, variable, names = "C++", "CXX", ("clang++",) if sys.platform == "darwin" else ("g++",)
+        language, variable, names = "C++", "CXX", ["clang++" if sys.platform == "darwin" else "g++"]
     given = os.environ.get(variable)
     if not any(shutil.which(name) for name in (names if given is None else given.split()[:1])):
         of_variable = "" if given is None else f" ({variable} is {given!r})"

@@ -5,6 +5,7 @@ wherever MLFLOW_TRACKING_URI points.
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import sqlite3
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 STAGES_EXPERIMENT = "avrecog-stages"
 ROWS_EXPERIMENT = "avrecog"
 
-# Columns of MLflow's tables that say where files are, as absolute URIs.
+# Columns of MLflow's tables that say where files are, as absolute URIs or paths.
 PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -293,19 +294,24 @@ def _follow(connection: sqlite3.Connection, mlruns: Path) -> None:
     Only this copy of the store is changed, and only what lies below the old place: the original, where there is one,
     keeps its own.
     """
-    old = _old_place(connection, mlruns)
-    if old is None:
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    uri = _old_place(connection, mlruns)
+    if uri is None:
         return
-    new = mlruns.as_uri()
+    forms = [(uri, mlruns.as_uri()), (local_file_uri_to_path(uri), str(mlruns))]  # experiment Default has a plain path
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        for table, column in PLACES:
+        for (old, new), (table, column) in itertools.product(forms, PLACES):
             if _has_column(connection, table, column):
                 connection.execute(
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
                     (new, len(old) + 1, len(old) + 1, f"{old}/"),
                 )
-    log.warning("tracking store: the project was at %s; its runs' files are looked for and kept in %s now", old, new)
+    log.warning(
+        "tracking store: its files were at %s; the project was moved or copied, and they are kept at %s from now on",
+        *forms[1],
+    )
 
 
 def _has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:

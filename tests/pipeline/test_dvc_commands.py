@@ -94,3 +94,28 @@ def test_every_command_of_dvc_ends_well_after_a_complete_run(complete, tmp_path)
     quiet(other, "dvc status")
     quiet(other, "dvc exp pull origin first")
     quiet(other, "dvc exp apply first")
+
+
+@pytest.mark.slow
+def test_stages_without_labels_run_where_they_are_asked_for_and_are_not_missed_afterwards(tmp_path):
+    folder = tmp_path / "project"
+    chaos.make_project(folder)
+    sizes = {"depth": 14, "width": 8, "frames": 4, "alpha": 2, "mel_frames": 32, "crop_height": 32, "crop_width": 32}
+    sync = {"architecture": "avsync", "hard_share": 0.5, **sizes}
+    small = [projects.SMALL, TINY, {"pipeline": {"models": ["audio"]}, "models": {"sync": sync}}]
+    projects.write_params(folder, *small, {"selfsupervised": {"models": ["sync"]}})
+    quiet(folder, "dvc repro selfsupervised/dvc.yaml")
+    made = folder / "selfsupervised"
+    assert (made / "models/sync/best.ckpt").exists()
+    assert (made / "metrics/test/sync.json").exists()
+    assert (made / "metrics/probe/sync.json").exists()
+    assert not (folder / "models").exists()
+    assert "up to date" in quiet(folder, "dvc status selfsupervised/dvc.yaml")
+    projects.write_params(folder, *small)
+    quiet(folder, "dvc repro")
+    for command in ("status", "checkout", "metrics show", "plots show"):
+        quiet(folder, f"dvc {command}")
+    assert "up to date" in quiet(folder, "dvc repro selfsupervised/dvc.yaml")
+    projects.write_params(folder, *small, {"selfsupervised": {"models": ["sync"]}})
+    quiet(folder, "dvc checkout")
+    assert (made / "models/sync/best.ckpt").exists()
