@@ -53,6 +53,9 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
         atexit.register(gc.freeze)  # at its end Python would look through all that PyTorch and MLflow have made (0.7 s)
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # what the terminal can't show is escaped
+                stream.reconfigure(errors="backslashreplace")
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         for noisy in ("mlflow", "alembic", "optuna", "matplotlib", "torch", "lightning_fabric", "lightning.fabric"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
