@@ -256,8 +256,7 @@ def _doctor(args: argparse.Namespace) -> None:
 
 
 def _say(text: str | Sequence[str]) -> None:
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(f"{text}\n".encode(encoding, "backslashreplace").decode(encoding))  # a name may hold anything
+    sys.stdout.write(f"{text}\n")
 
 
 if __name__ == "__main__":

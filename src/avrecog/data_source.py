@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def written(path: Path) -> str:
     """A path as params.yaml has it: as given where it is relative and leads into the project, else absolute.
 
     Raises:
-        ConfigError: if it holds bytes that no text can.
+        ConfigError: if it holds what no table can: bytes that aren't UTF-8, or control characters.
     """
     absolute = path.resolve() if ".." in path.parts else path.absolute()
     result = absolute
@@ -78,13 +79,12 @@ def written(path: Path) -> str:
         below = absolute.relative_to(Path.cwd())
         if ":" not in str(below).partition("/")[0]:  # DVC takes `s3:/clips` for an address
             result = below
-    try:
-        str(result).encode()
-    except UnicodeEncodeError:
-        raise ConfigError(
-            f"{ascii(str(path))}: a name in it isn't UTF-8, which params.yaml can't hold; rename the file or folder"
-        ) from None
-    return str(result)
+    text = str(result)
+    odd = [character for character in text if unicodedata.category(character) in ("Cc", "Cs")]
+    if odd:
+        what = "bytes that aren't UTF-8" if unicodedata.category(odd[0]) == "Cs" else "a control character"
+        raise ConfigError(f"{ascii(text)}: holds {what}, which no table can; rename the file or the folder")
+    return text
 
 
 def _refuse_outputs(annotation: str) -> None:

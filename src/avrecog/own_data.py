@@ -81,8 +81,6 @@ def use_data(path: Path, media: Sequence[Path]) -> str:
     changes, reasons = _changes(params, looked)
     text = lay_over_text(PARAMS.read_text(encoding="utf-8"), changes, "avrecog data")
     after = YAML(typ="safe", pure=True).load(text)
-    if after["data"]["annotation"] != looked.source.annotation:
-        raise ConfigError(f"{ascii(looked.source.annotation)}: holds a character that YAML can't; rename it")
     data = validate(DataConfig, after["data"], "data")
     lines = [*_description(looked, _split(data, looked)), *(f"set {reason}" for reason in reasons)]
     lines += [f"advice: {line}" for line in _advice(after, data, looked)]
@@ -273,9 +271,8 @@ def _advice(params: Mapping[str, Any], data: DataConfig, looked: Looked) -> Iter
         having = {row.label for row, found in looked.seen if _has(found, section)}
         without = sorted({row.label for row, _ in looked.seen} - having)
         if without:
-            seen = "looked at " if looked.is_sample else ""
-            names = ", ".join(without[:SHOWN])
-            yield f"no clip {seen}of {names} has {WORDS[section]}: a model of that alone can't tell it"
+            seen, named = "seen " if looked.is_sample else "", ", ".join(without[:SHOWN])
+            yield f"no clip {seen}of {named} has {WORDS[section]}; a model of it alone can't tell them"
     has_folds, has_splits = any(row.fold is not None for row in looked.rows), any(row.split for row in looked.rows)
     if has_folds and data.test_fold is None:
         folds = sorted({row.fold for row in looked.rows if row.fold is not None})

@@ -1101,14 +1101,14 @@ PATHS: Sequence[PathCase] = [
     PathCase(
         "a name that isn't UTF-8",
         "avrecog data",
-        "h\\udcfcgh.csv': a name in it isn't UTF-8, which params.yaml can't hold; rename the file or folder",
+        "h\\udcfcgh.csv': holds bytes that aren't UTF-8, which no table can; rename the file or the folder",
         make=lambda folder, rows: [filled(folder / os.fsdecode(b"h\xfcgh.csv"), as_text(rows))],
     ),
     PathCase(
-        "a name with a character that YAML can't hold",
+        "a name with a line break in it",
         "avrecog data",
-        "a\\x85b.csv': holds a character that YAML can't; rename it",
-        make=lambda folder, rows: [filled(folder / "a\x85b.csv", as_text(rows))],
+        "a\\nb.csv': holds a control character, which no table can; rename the file or the folder",
+        make=lambda folder, rows: [filled(folder / "a\nb.csv", as_text(rows))],
     ),
     PathCase(
         "a media file",
