@@ -1,22 +1,18 @@
-"""Opening a media file, and what its header and streams say."""
+"""What a media file's header and streams say."""
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import av.container
-import av.stream
 
-from avrecog.errors import MediaError
+from avrecog.errors import MediaError, NotMediaError
 from avrecog.media import features
-
-av.logging.set_level(av.logging.FATAL)  # FFmpeg's warnings go to stderr otherwise; errors arrive as exceptions
-
-
-MOST_BYTES = 4 * 2**30  # of a decoded clip, which is held in memory
-MOST_PIXELS = 2**26  # of a frame: 8192 x 8192; decoding takes four times as many bytes and more
+from avrecog.media.decoder import Decoder
+from avrecog.media.kinds import MAY_STAND_STILL, claims_to_be_media, is_named_as_media
+from avrecog.media.lengths import length
+from avrecog.media.opening import open_media, said
+from avrecog.media.tracks import NO_DECODER, taken_tracks
 
 
 @dataclass(frozen=True)
@@ -41,129 +37,90 @@ class Probe:
 
 
 def probe(path: Path) -> Probe:
-    """Duration, sample rate and frame rate of a media file, the beginning of each stream really decoded.
+    """Duration, sample rate and frame rate of a media file, the beginning of each track really decoded.
 
-    A feature file (.npy) counts as sound.
+    FFmpeg decides what is media, whatever the file is called. Still pictures, text, subtitles and playlists are none,
+    although it opens them; nor is what it can't decode, unless the file claims to be media by its ending or its first
+    bytes. An animated GIF or PNG is a moving picture. A feature file (.npy) counts as sound.
 
     Raises:
-        MediaError: if the file is missing, not a media file, has neither sound nor picture, or can't be decoded.
+        NotMediaError: if it is no sound and no moving picture, and doesn't claim to be.
+        MediaError: if the file is missing, can't be decoded, or has neither sound nor picture although it claims to.
     """
     if path.suffix == features.ENDING:
         n_rows = len(features.read_features(path))
         return Probe(round(n_rows / features.ROWS_PER_S, 6), features.SAMPLE_RATE, fps=0.0)
+    try:
+        return _probe(path)
+    except NotMediaError:
+        raise
+    except MediaError as error:
+        if not path.is_file() or claims_to_be_media(path) or not _is_readable(path):
+            raise
+        raise NotMediaError(str(error)) from None
+
+
+def _probe(path: Path) -> Probe:
     with open_media(path) as container:
-        audio, video = audio_stream(container), video_stream(container)
+        tracks = taken_tracks(path, container)
+        audio, video, notes = tracks.audio, tracks.video, list(tracks.notes)
+        name = container.format.name
+        problems = _undecodable(path, container, [each for each in (audio, video) if each is not None])
+        if audio is not None and audio.index in problems:
+            notes.append(f"sound: no decoder for it ({said(problems[audio.index])})")
+            audio = None
+        if video is not None and video.index in problems:
+            notes.append(f"picture: no decoder for it ({said(problems[video.index])})")
+            video = None
         if audio is None and video is None:
-            raise MediaError(f"{path}: no sound and no moving picture")
+            raise MediaError(f"{path}: {'; '.join(['no sound and no moving picture', *notes])}")
         fps = float(video.average_rate or video.guessed_rate or 0) if video is not None else 0.0
         sample_rate = int(audio.sample_rate) if audio is not None else 0
-        for stream in (audio, video):
-            if stream is not None and next(iter(container.decode(stream)), None) is None:
-                raise MediaError(f"{path}: {stream.type} stream has nothing in it")
-            container.seek(0)
-        duration_s = _duration_s(container)
-    if duration_s <= 0:
-        duration_s = _decoded_duration_s(path)
-    return Probe(duration_s=round(duration_s, 6), sample_rate=sample_rate, fps=round(fps, 6))
+        duration_s, is_guess = length(path, container, tracks)
+    if video is not None and audio is None and name in MAY_STAND_STILL and _stands_still(path):
+        cause = MediaError if is_named_as_media(path) else NotMediaError
+        raise cause(f"{path}: a still picture, no sound and no moving picture")
+    return Probe(round(duration_s, 6), sample_rate, round(fps, 6), is_guess, tuple(notes))
 
 
-@contextlib.contextmanager
-def open_media(path: Path) -> Iterator[av.container.InputContainer]:
-    """An open container; what FFmpeg finds wrong while it is read becomes a MediaError that names the file.
+def _undecodable(
+    path: Path, container: av.container.InputContainer, streams: Sequence[av.AudioStream | av.VideoStream]
+) -> dict[int, Exception]:
+    """The numbers of tracks that there is no decoder for; of the others the first frame is decoded.
 
     Raises:
-        MediaError: if the file can't be opened or read.
+        MediaError: if one has nothing in it.
     """
-    if path.is_dir():
-        raise MediaError(f"{path}: is a folder, expected a media file")
-    try:
-        # `file:`, and files only for what a playlist names: a path or a file is never an address to fetch from
-        with av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"}) as container:
-            for stream in container.streams.video:
-                if stream.width * stream.height > MOST_PIXELS:
-                    raise MediaError(
-                        f"{path}: frames of {stream.width} x {stream.height}, expected at most {MOST_PIXELS:,} pixels"
-                    )
-            yield container
-    except FileNotFoundError:
-        raise MediaError(f"{path}: no such file; correct the path, or drop the row of the annotation") from None
-    except (av.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise MediaError(f"{path}: can't be decoded ({reason})") from None
+    waiting = {stream.index: Decoder(stream) for stream in streams}
+    found: dict[int, Exception] = {}
+    if not streams:
+        return found
+    for packet in container.demux(*streams):
+        decode = waiting.get(packet.stream_index)
+        if decode is None:
+            continue
+        try:
+            if decode(packet):
+                del waiting[packet.stream_index]
+        except NO_DECODER as error:
+            found[packet.stream_index] = error
+            del waiting[packet.stream_index]
+        if not waiting:
+            return found
+    first = next(stream for stream in streams if stream.index in waiting)
+    raise MediaError(f"{path}: {first.type} stream has nothing in it")
 
 
-def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    """The first sound stream, or None."""
-    return container.streams.audio[0] if container.streams.audio else None
-
-
-def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The first moving picture, or None: cover art is one still picture, not a video."""
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            return stream
-    return None
-
-
-def seek_before(container: av.container.InputContainer, stream: av.stream.Stream, start_s: float) -> None:
-    """Go to a key frame at or before `start_s`, with half a second to spare for decoders that need a run-up."""
-    if start_s > 0:
-        assert stream.time_base is not None
-        target_s = max(start_s - 0.5 + origin_s(container), _stream_start_s(stream))
-        container.seek(int(target_s / stream.time_base), stream=stream, backward=True)
-
-
-def origin_s(container: av.container.InputContainer) -> float:
-    """The time stamp at which the file begins: where its first track, sound or picture, does.
-
-    Clips count their times from there, in both tracks, so that what was simultaneous stays so.
-    """
-    return min(
-        (
-            _stream_start_s(stream)
-            for stream in (audio_stream(container), video_stream(container))
-            if stream is not None
-        ),
-        default=0.0,
-    )
-
-
-def stream_begin_s(container: av.container.InputContainer, stream: av.stream.Stream) -> float:
-    """How long after the file's beginning a track begins."""
-    return _stream_start_s(stream) - origin_s(container)
-
-
-def _stream_start_s(stream: av.stream.Stream) -> float:
-    if stream.start_time is None or stream.time_base is None:
-        return 0.0
-    return float(stream.start_time * stream.time_base)
-
-
-def _duration_s(container: av.container.InputContainer) -> float:
-    ends = [
-        stream_begin_s(container, stream) + float(stream.duration * stream.time_base)
-        for stream in (audio_stream(container), video_stream(container))
-        if stream is not None and stream.duration and stream.time_base
-    ]
-    if ends:
-        return max(ends)
-    return container.duration / av.time_base if container.duration else 0.0
-
-
-def _decoded_duration_s(path: Path) -> float:
-    """How long the file lasts when its header doesn't say.
-
-    Raises:
-        MediaError: if no packet has a time.
-    """
-    stop_s = 0.0
+def _stands_still(path: Path) -> bool:
+    """Whether there is one picture only."""
     with open_media(path) as container:
-        stream = audio_stream(container) or video_stream(container)
-        assert stream is not None
-        start_s = origin_s(container)
-        for packet in container.demux(stream):
-            if packet.pts is not None and packet.time_base is not None:
-                stop_s = max(stop_s, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start_s)
-    if stop_s <= 0:
-        raise MediaError(f"{path}: lasts no time at all")
-    return stop_s
+        packets = container.demux(container.streams.video[0])
+        return sum(1 for packet, _ in zip(packets, range(3), strict=False) if packet.size) < 2
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        with path.open("rb"):
+            return True
+    except OSError:
+        return False

@@ -8,7 +8,8 @@ import av
 import numpy as np
 
 from avrecog.errors import MediaError
-from avrecog.media.container import MOST_BYTES, MOST_PIXELS, open_media, origin_s, seek_before, video_stream
+from avrecog.media.opening import MOST_BYTES, MOST_PIXELS
+from avrecog.media.seeking import Reading, frames_from
 from avrecog.media.settings import VideoConfig
 
 
@@ -43,13 +44,11 @@ def video_frames(
         MediaError: as there, when it comes to it.
     """
     n_frames, most = 0, MOST_BYTES // (config.height * config.width * 3)
-    with open_media(path) as container:
-        stream = video_stream(container)
-        if stream is None:
-            raise MediaError(f"{path}: no moving picture; drop the row or leave rgb out of pipeline.models")
-        stream.thread_type = "NONE"  # one process a core already
-        seek_before(container, stream, start_s)
-        for frame in _on_screen(container, stream, origin_s(container), config.fps, start_s, stop_s):
+    fps = config.fps
+    if stop_s is not None and stop_s > start_s:
+        fps = max(fps, 1 / (stop_s - start_s))  # a span shorter than a tick has its tick in its middle
+    with frames_from(path, "video", start_s, start_s + 0.5 / fps) as reading:
+        for frame in _on_screen(reading, fps, start_s, stop_s):
             if n_frames == most:
                 raise MediaError(f"{path}: more than {most:,} frames in one clip; cut it with start and end")
             n_frames += 1
@@ -60,31 +59,21 @@ def video_frames(
             )
 
 
-def _on_screen(
-    container: av.container.InputContainer,
-    stream: av.VideoStream,
-    begin_s: float,
-    fps: float,
-    start_s: float,
-    stop_s: float | None,
-) -> Iterator[av.VideoFrame]:
-    """For each tick, the last frame whose time has come; a span shorter than a tick has its tick in its middle."""
-    if stop_s is not None and stop_s > start_s:
-        fps = max(fps, 1 / (stop_s - start_s))
+def _on_screen(reading: Reading | None, fps: float, start_s: float, stop_s: float | None) -> Iterator[av.VideoFrame]:
+    """For each tick, the last frame whose time has come."""
+    if reading is None:
+        return
     shown: av.VideoFrame | None = None
     shown_until_s = 0.0
     tick = 0
-    rate = float(stream.average_rate or 25)
-    for frame in container.decode(stream):
-        if frame.time is None:
-            continue
-        time_s = frame.time - begin_s
+    for stamp_s, frame in reading.pictures:
+        time_s = stamp_s - reading.origin_s
         while shown is not None and (tick_s := start_s + (tick + 0.5) / fps) < time_s:
             if stop_s is not None and tick_s >= stop_s:
                 return
             yield shown
             tick += 1
-        shown, shown_until_s = frame, time_s + 1 / rate
+        shown, shown_until_s = frame or shown, time_s + reading.frame_s
     if shown is None:
         return
     end_s = shown_until_s if stop_s is None else min(stop_s, shown_until_s)
