@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+from tqdm import tqdm
+
 log = logging.getLogger(__name__)
 
 
@@ -34,12 +36,13 @@ def worker_pool(
     try:
         pool = ProcessPoolExecutor(n_processes, context, _begin, (initializer, arguments))
     except (OSError, ImportError, NotImplementedError) as error:  # its semaphores lie in /dev/shm
-        log.warning(
-            "one process works, not %d: no shared memory for more (/dev/shm: %s); start a container with --shm-size=1g "
-            "or --ipc=host to have them",
-            n_processes,
-            getattr(error, "strerror", None) or error,
-        )
+        with tqdm.external_write_mode():  # not in the middle of a progress bar
+            log.warning(
+                "one process works, not %d: no shared memory for more (/dev/shm: %s); start a container with "
+                "--shm-size=1g or --ipc=host to have them",
+                n_processes,
+                getattr(error, "strerror", None) or error,
+            )
     if pool is None:
         yield None
         return
