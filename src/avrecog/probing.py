@@ -96,8 +96,10 @@ def _see(network: torch.nn.Module, clips: ClipDataset[Any]) -> None:
     assert isinstance(network, AVSync)
     views = clips.views(1)
     with torch.no_grad():
-        for begin in range(0, len(views), BATCH):
-            frames, log_mel, _ = clips.view_batch(views[begin : begin + BATCH], pick_device())
+        for batch in np.split(
+            views, range(BATCH, len(views) - 1, BATCH)
+        ):  # a batch norm can't learn from a rest of one
+            frames, log_mel, _ = clips.view_batch(batch, pick_device())
             network.features(frames, log_mel)
     network.eval()
 
