@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from avrecog import extraction
+from avrecog import extraction, workers
 from avrecog.errors import ConfigError, LockError, MediaError
 from avrecog.extraction import extract_all
 from avrecog.hardware import pick_device
@@ -295,6 +296,20 @@ def test_two_processes_give_the_same_bytes_as_one(clips, broken, tmp_path, monke
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     extract_all(order, tmp_path / "workers", AUDIO, VIDEO, 0.2)
     assert bytes_of(tmp_path / "workers") == bytes_of(tmp_path / "inline")
+
+
+def test_without_shared_memory_one_process_extracts_the_same_bytes(clips, broken, tmp_path, monkeypatch, caplog):
+    def refused(*_):
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    order = [clips[3], broken, *clips[:3]]
+    extract_all(order, tmp_path / "with", AUDIO, VIDEO, 0.2)
+    monkeypatch.setattr(extraction, "CLIPS_PER_WORKER", 3)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", refused)
+    extract_all(order, tmp_path / "without", AUDIO, VIDEO, 0.2)
+    assert bytes_of(tmp_path / "without") == bytes_of(tmp_path / "with")
+    assert [line for line in caplog.messages if line.startswith("one process works, not 2: no shared memory")]
 
 
 def test_many_jobs_keep_the_order_of_the_manifest(clips, tmp_path, monkeypatch):

@@ -244,11 +244,11 @@ Job = tuple[Clip, bool, bool]  # the clip, whether its sound is wanted, whether 
 def _extracted(jobs: Sequence[Job], extractor: "_Extractor") -> Iterator[tuple[Clip, Extracted]]:
     """Every job's result, in the order of the jobs, worked on by all processors."""
     n_workers = min(n_processors(), math.ceil(len(jobs) / CLIPS_PER_WORKER))
-    if n_workers < 2:
-        for group in _together(jobs):
-            yield from zip((clip for clip, _, _ in group), extractor(group), strict=True)
-        return
     with worker_pool(__name__, n_workers, _start_worker, (extractor,)) as pool:
+        if pool is None:
+            for group in _together(jobs):
+                yield from zip((clip for clip, _, _ in group), extractor(group), strict=True)
+            return
         waiting: deque[tuple[Sequence[Job], Future[list[Extracted]]]] = deque()
         for group in _together(jobs):
             waiting.append((group, pool.submit(_work, group)))

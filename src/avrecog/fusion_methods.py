@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from avrecog.atomic import atomic_path
 from avrecog.errors import ScoreError
@@ -197,7 +198,8 @@ def _regression(features: np.ndarray, labels: np.ndarray, strength: float, k: in
     if len(present) == 1:
         intercept[present] = 0.0
         return matrix, intercept
-    model = LogisticRegression(C=strength, tol=1e-8, max_iter=2000).fit(features, labels)
+    with threadpool_limits(1):  # scikit-learn's own threads too
+        model = LogisticRegression(C=strength, tol=1e-8, max_iter=2000).fit(features, labels)
     if len(present) == 2:  # scikit-learn keeps one column: that of the second class
         matrix[:, present] = model.coef_.T * np.array([-0.5, 0.5])
         intercept[present] = model.intercept_ * np.array([-0.5, 0.5])

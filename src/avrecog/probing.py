@@ -11,6 +11,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from avrecog.atomic import atomic_path
 from avrecog.checkpoints import load_weights
@@ -95,8 +96,10 @@ def _see(network: torch.nn.Module, clips: ClipDataset[Any]) -> None:
     assert isinstance(network, AVSync)
     views = clips.views(1)
     with torch.no_grad():
-        for begin in range(0, len(views), BATCH):
-            frames, log_mel, _ = clips.view_batch(views[begin : begin + BATCH], pick_device())
+        for batch in np.split(
+            views, range(BATCH, len(views) - 1, BATCH)
+        ):  # a batch norm can't learn from a rest of one
+            frames, log_mel, _ = clips.view_batch(batch, pick_device())
             network.features(frames, log_mel)
     network.eval()
 
@@ -110,12 +113,13 @@ def _features(network: AVSync, clips: ClipDataset[Any]) -> np.ndarray:
 
 def _fitted(features: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
     """Probabilities (N, K) of test, and the top-1 on val, by which nothing was fitted but the strength chosen."""
-    candidates: Sequence = [
-        make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000)).fit(
-            features["train"], labels["train"]
-        )
-        for strength in STRENGTHS
-    ]
+    with threadpool_limits(1):
+        candidates: Sequence = [
+            make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000)).fit(
+                features["train"], labels["train"]
+            )
+            for strength in STRENGTHS
+        ]
     best = min(candidates, key=lambda fitted: log_loss(fitted.predict_proba(features["val"]), labels["val"]))
     on_val = float((best.predict(features["val"]) == labels["val"]).mean())
     return np.asarray(best.predict_proba(features["test"])), on_val

@@ -1,6 +1,7 @@
 """A pool of worker processes that ends when its owner does, however that is."""
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -9,20 +10,42 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
 
 @contextlib.contextmanager
 def worker_pool(
     module: str, n_processes: int, initializer: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
-) -> Iterator[ProcessPoolExecutor]:
+) -> Iterator[ProcessPoolExecutor | None]:
     """A pool of processes that have imported `module`, each of which calls `initializer(*arguments)` first.
 
-    Where the block raises, the workers are killed at once. Where this process is killed, they end by themselves.
+    None where this process is to do the work: if one is enough, or if the machine lacks the shared memory by which
+    several speak with each other, which is said. Where the block raises, the workers are killed at once. Where this
+    process is killed, they end by themselves.
     """
+    if n_processes < 2:
+        yield None
+        return
     # A fork of this process could hang, since it has threads (torch, mlflow). They are forks of a server that has none,
     # which imports once what each of them would need seconds for.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([module])
-    pool = ProcessPoolExecutor(n_processes, context, _begin, (initializer, arguments))
+    pool: ProcessPoolExecutor | None = None
+    try:
+        pool = ProcessPoolExecutor(n_processes, context, _begin, (initializer, arguments))
+    except (OSError, ImportError, NotImplementedError) as error:  # its semaphores lie in /dev/shm
+        with tqdm.external_write_mode():  # not in the middle of a progress bar
+            log.warning(
+                "one process works, not %d: no shared memory for more (/dev/shm: %s); start a container with "
+                "--shm-size=1g or --ipc=host to have them",
+                n_processes,
+                getattr(error, "strerror", None) or error,
+            )
+    if pool is None:
+        yield None
+        return
     results: Any = pool._result_queue
     try:
         yield pool

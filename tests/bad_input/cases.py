@@ -751,6 +751,12 @@ PARAMS: Sequence[ParamsCase] = [
         text=("  weight_decay: 5.0e-4", "  weight_decay: 1e-3"),
     ),
     ParamsCase(
+        "batches of one clip, which leave a batch norm one value of a channel",
+        "train",
+        "would see a single value of each channel (its input is 1 x 64 x 1 x 1), which has no variance; raise train.",
+        change=changes(train={"batch_size": 1}, models={"audio": {"mel_frames": 16}}, audio={"logmel": {"n_mels": 16}}),
+    ),
+    ParamsCase(
         "a model that uses sound, and no section `audio`",
         "train",
         "architecture audio needs section `audio`, which is null",

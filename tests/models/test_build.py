@@ -11,6 +11,7 @@ from avrecog.folding import folded
 from avrecog.models.audio_resnet import DEPTHS, AudioResNet
 from avrecog.models.build import ARCHITECTURES, ModelSection, PipelineConfig, build_model, describe
 from avrecog.models.resnet_audio import Block, ResNetAudio
+from avrecog.training.batches import check_single_clip
 
 CONFIGS = {
     "audio": {"architecture": "audio", "depth": 10, "width": 8, "mel_frames": 48, "dropout": 0.0},
@@ -108,6 +109,23 @@ def test_every_parameter_gets_a_gradient(name):
     without = [key for key, parameter in model.named_parameters() if parameter.grad is None]
     assert not without
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("size", [8, 32])  # of picture and sound
+def test_a_batch_of_one_trains_unless_it_is_refused_before(name, size):
+    def smaller(values):
+        if values.ndim < 4 or name == "audio cnn10":
+            return values
+        return values[..., :size] if name.startswith("av") and values.ndim == 4 else values[..., :size, :size]
+
+    model, one = made(name), tuple(smaller(values) for values in batch(name, 1))
+    try:
+        check_single_clip(model, one, 10)
+    except ConfigError:
+        with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+            model.train()(*one)
+    else:
+        model.train()(*one)
 
 
 def test_evaluation_is_deterministic(name):

@@ -15,6 +15,7 @@ from avrecog.models.audio_resnet import AudioResNet
 from avrecog.processes import Processes
 from avrecog.store import MemoryStore
 from avrecog.training.loop import Control, Trainer
+from avrecog.training.optim import learning_rate
 from avrecog.training.settings import TrainConfig
 
 FRONT_END = LogMelConfig(n_mels=32)
@@ -245,8 +246,70 @@ def test_a_training_interrupted_in_its_validation_validates_when_it_goes_on(monk
     assert fit(resumed).history == unbroken.history
 
 
-def test_no_batch_is_ever_a_single_clip():
-    trained = fit(trainer(epochs=1, warmup_epochs=0), train=dataset(17))
+class Narrow(AudioResNet):
+    """One that leaves its last batch norms one place of a crop."""
+
+    def forward(self, log_mel):
+        return super().forward(log_mel[:, :, :16, :16])
+
+
+def narrow_trainer(**changes):
+    torch.manual_seed(0)
+    settings = {"epochs": 2, "base_batch_size": 8, "lr": 0.02, "warmup_epochs": 0.5, **changes}
+    return Trainer(Narrow(10, 2, width=8, dropout=0.2), validate(TrainConfig, settings, "train"), Processes())
+
+
+def recorded(train):
+    """The dataset, and the clips of each of its training batches."""
+    seen, make = [], train.training_batch
+
+    def record(indices, draw, device):
+        seen.append(indices.tolist())
+        return make(indices, draw, device)
+
+    train.training_batch = record
+    return train, seen
+
+
+@pytest.mark.parametrize("n_clips", [3, 5, 17])
+def test_an_odd_clip_trains_with_its_neighbours_once_an_epoch(n_clips):
+    train, seen = recorded(dataset(n_clips))
+    trained = fit(narrow_trainer(batch_size=2), train=train)
+    half = len(seen) // 2
+    assert half == n_clips // 2
+    for epoch in (seen[:half], seen[half:]):
+        assert sorted(index for batch in epoch for index in batch) == list(range(n_clips))
+    assert all(math.isfinite(row["train_loss"]) for row in trained.history)
+    # the schedule counts the steps that are made
+    assert trained.history[-1]["lr"] == pytest.approx(learning_rate(1 + (half - 0.5) / half, trained.config))
+
+
+def test_a_training_with_an_odd_clip_goes_on_from_between_two_steps():
+    unbroken = fit(narrow_trainer(batch_size=2), train=dataset(7))
+    broken, asked = narrow_trainer(batch_size=2), iter(range(100))
+    stop = StopWhen(lambda: next(asked) == 2)
+    assert not broken.fit(dataset(7), dataset(12, seed=1), lambda row: None, tqdm(disable=True), stop)
+    assert broken.steps_done == 2
+    resumed = narrow_trainer(batch_size=2)
+    resumed.load_state(torch.load(_saved(broken.state()), weights_only=True))
+    assert fit(resumed, train=dataset(7)).history == unbroken.history
+
+
+@pytest.mark.parametrize(("batch_size", "n_clips"), [(1, 6), (4, 1)])
+def test_batches_of_one_clip_are_refused_before_a_step_where_a_batch_norm_would_see_one_value(batch_size, n_clips):
+    train, seen = recorded(dataset(n_clips))
+    trained = narrow_trainer(batch_size=batch_size)
+    before = {name: value.clone() for name, value in trained.bare_model.state_dict().items()}
+    with pytest.raises(ConfigError, match=r"in a batch of one clip batch norm \S+ would see a single value"):
+        fit(trained, train=train)
+    assert len(seen) == 1  # it was looked at, no more
+    assert all(torch.equal(value, before[name]) for name, value in trained.bare_model.state_dict().items())
+
+
+def test_batches_of_one_clip_train_where_every_batch_norm_sees_more():
+    train, seen = recorded(dataset(6))
+    trained = fit(trainer(batch_size=1, epochs=1), train=train)
+    assert sorted(seen[1:]) == [[index] for index in range(6)]
     assert math.isfinite(trained.history[0]["train_loss"])
 
 

@@ -124,15 +124,12 @@ def write_clips(plans: Sequence[ClipPlan], n_processes: int) -> None:
     """Write the files of all plans, in so many processes; how many changes no byte."""
     for folder in {plan.path.parent for plan in plans}:
         folder.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=len(plans), desc="demo clips", unit="clip", disable=None) as progress:
-        if n_processes <= 1:
-            for plan in plans:
-                write_clip(plan)
-                progress.update()
-            return
-        with worker_pool(__name__, n_processes) as pool:
-            for _ in pool.map(write_clip, plans, chunksize=8):
-                progress.update()
+    with (
+        tqdm(total=len(plans), desc="demo clips", unit="clip", disable=None) as progress,
+        worker_pool(__name__, n_processes) as pool,
+    ):
+        for _ in map(write_clip, plans) if pool is None else pool.map(write_clip, plans, chunksize=8):
+            progress.update()
 
 
 def _plan(config: DemoConfig, path: Path, seed: tuple[int, int, int], action: str, material: str) -> ClipPlan:

@@ -7,9 +7,7 @@ leaves out, which every process draws for itself).
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +18,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from tqdm import tqdm
 
-from avrecog.datasets.augment import MixupDraw, draw_mixup
+from avrecog.datasets.augment import draw_mixup
 from avrecog.datasets.clips import ClipDataset, epoch_generator
 from avrecog.errors import ConfigError, DivergedError
 from avrecog.hardware import (
@@ -29,11 +27,11 @@ from avrecog.hardware import (
     on_device,
     pick_device,
     precision_in_force,
-    to_device,
 )
 from avrecog.metrics import log_loss, top_k_accuracy
 from avrecog.predict import predict_scores
 from avrecog.processes import Processes
+from avrecog.training.batches import Batch, check_single_clip, cut, made_ahead, make_batch
 from avrecog.training.history import Row
 from avrecog.training.optim import WeightAverage, learning_rate, make_optimizer
 from avrecog.training.settings import TrainConfig
@@ -41,8 +39,6 @@ from avrecog.training.synchronised import synchronise_batch_norm
 
 CHANCES = 1000  # a loss so many times that of guessing has exploded
 GPU_CHECKS_EVERY = 20  # steps; looking at a loss waits for the GPU
-
-UNREADABLE = (OSError, RuntimeError, ValueError, IndexError)  # what reading a clip may raise
 
 OUT_OF_MEMORY = (
     "lower train.batch_size (the learning rate follows by linear scaling), the model's input (mel_frames, n_segments, "
@@ -63,16 +59,6 @@ class Control:
 
     def save(self) -> None:
         """Save the state; every process is told, the first one writes."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Clips to learn from, on the device; with mixup, what was mixed into them and how much of the first is left."""
-
-    inputs: tuple[Tensor, ...]
-    labels: Tensor
-    other_labels: Tensor | None = None
-    weight: Tensor | None = None
 
 
 def _check_a_gpu_each(processes: Processes) -> None:
@@ -148,10 +134,13 @@ class Trainer:
 
         Raises:
             DivergedError: if the loss explodes or stops being a number.
-            ConfigError: if a batch has fewer clips than there are processes.
+            ConfigError: if a batch has fewer clips than there are processes, or one clip, which isn't enough for the
+                model's batch norms.
             KeyboardInterrupt: as it came, where `control` does not ask for it.
         """
         control = control or Control()
+        if self.processes.n == 1 and min(len(train), self.config.batch_size) == 1:
+            self._check_single_clip(train)
         while self.epochs_done < self.config.epochs:
             if not self._epoch(train, progress, control):
                 return False
@@ -224,6 +213,11 @@ class Trainer:
             "val_top1": top_k_accuracy(probabilities, val.labels, 1),
         }
 
+    def _check_single_clip(self, train: ClipDataset[Any]) -> None:
+        inputs = train.training_batch(np.zeros(1, np.int64), train.draw(self.config.seed, 0), self.device)
+        with self.fabric.autocast():
+            check_single_clip(self.bare_model, inputs, len(train))
+
     def _begin_epoch(self) -> None:
         self.steps_done = 0
         self._sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of the losses and of the right answers
@@ -252,7 +246,7 @@ class Trainer:
         """
         config, epoch, processes = self.config, self.epochs_done, self.processes
         order = epoch_generator(config.seed, epoch, 0).permutation(len(train))
-        batches = np.array_split(order, math.ceil(len(train) / config.batch_size))
+        batches = cut(order, config.batch_size)
         if min(len(batch) for batch in batches) < processes.n:
             raise ConfigError(
                 f"params.yaml: a batch has {min(len(batch) for batch in batches)} clips, fewer than the {processes.n} "
@@ -269,10 +263,10 @@ class Trainer:
             return np.array_split(batches[step], processes.n)[processes.rank]
 
         def make(step: int) -> Batch:
-            return _batch(train, share(step), draw, mixup, self.device)
+            return make_batch(train, share(step), draw, mixup, self.device)
 
         self.model.train()
-        with _made_ahead(make, len(batches), self.device) if self.reads_ahead else contextlib.nullcontext(make) as take:
+        with made_ahead(make, len(batches), self.device) if self.reads_ahead else contextlib.nullcontext(make) as take:
             for step in range(self.steps_done, len(batches)):
                 if processes.n == 1 or step % checks_every == 0:
                     stop, save = self._agreed(control)
@@ -352,69 +346,5 @@ class Trainer:
                     )
 
 
-@contextlib.contextmanager
-def _made_ahead(make: Callable[[int], Batch], n_steps: int, device: torch.device) -> Iterator[Callable[[int], Batch]]:
-    """`make`, for steps in order, the next one in a thread while the caller works on the last."""
-
-    def begin() -> None:
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-
-    with ThreadPoolExecutor(1, initializer=begin) as thread:
-        ahead: dict[int, Future[Batch]] = {}
-
-        def take(step: int) -> Batch:
-            batch = (ahead.pop(step, None) or thread.submit(make, step)).result()
-            if step + 1 < n_steps:
-                ahead[step + 1] = thread.submit(make, step + 1)
-            return batch
-
-        yield take
-
-
-def _batch(
-    train: ClipDataset[Any], indices: np.ndarray, draw: Any, mixup: MixupDraw | None, device: torch.device
-) -> Batch:
-    """A training batch of the clips `indices`, mixed with others where `mixup` is drawn."""
-    inputs = _inputs(train, indices, draw, device)
-    labels = to_device(train.labels[indices], device)
-    if mixup is None:
-        return Batch(inputs, labels)
-    partner = mixup.partner[indices]
-    weight = to_device(mixup.weight[indices], device)
-    others = _inputs(train, partner, draw, device)
-    mixed = tuple(_mixed(mine, other, weight) for mine, other in zip(inputs, others, strict=True))
-    return Batch(mixed, labels, to_device(train.labels[partner], device), weight)
-
-
-def _inputs(train: ClipDataset[Any], indices: np.ndarray, draw: Any, device: torch.device) -> tuple[Tensor, ...]:
-    """What the model sees of the clips.
-
-    Raises:
-        RuntimeError, ValueError, IndexError, OSError: as they came, with a note that names the clip.
-    """
-    try:
-        return train.training_batch(indices, draw, device)
-    except UNREADABLE as error:
-        if not isinstance(error, torch.OutOfMemoryError):
-            error.add_note(f"while making a training batch of clip {_blamed(train, indices, draw, device)}")
-        raise
-
-
-def _blamed(train: ClipDataset[Any], indices: np.ndarray, draw: Any, device: torch.device) -> str:
-    """The id of the first clip that fails alone too, or all ids."""
-    for index in indices:
-        try:
-            train.training_batch(np.array([index]), draw, device)
-        except UNREADABLE:
-            return train.clip_ids[index]
-    return ", ".join(train.clip_ids[index] for index in indices)
-
-
 def _step_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _mixed(mine: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    weight = weight.reshape(-1, *[1] * (mine.ndim - 1))
-    return weight * mine + (1 - weight) * other
