@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 
 from avrecog.config import Text, section
-from avrecog.errors import ConfigError, ManifestError, MediaError, NotMediaError
+from avrecog.errors import ConfigError, ManifestError, MediaError
 from avrecog.manifests.annotated import AnnotatedClip
 from avrecog.manifests.clip import media_path
 from avrecog.manifests.names import cleaned
 from avrecog.media import features
 from avrecog.media.container import probe
+from avrecog.media.kinds import claims_to_be_media
 
 ENDING = re.compile(r"\.(?=[^.]*[A-Za-z])[A-Za-z0-9]{1,5}$")
 TIMES = re.compile(r"_\d{6}_\d{6}$")  # begin and end in seconds, which the downloaders write behind a video's id
@@ -180,12 +181,13 @@ def _stem(name: str) -> str:
 
 
 def _is_media(path: Path) -> bool:
+    """Whether a file is media, or claims to be: then stage prepare says what is wrong with it."""
+    if claims_to_be_media(path):
+        return True
     try:
         probe(path)
-    except NotMediaError:
+    except MediaError:
         return False
-    except MediaError:  # it claims to be: stage prepare says what is wrong
-        return True
     return True
 
 
