@@ -82,7 +82,11 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
             kept.append(row)
         except MediaError as error:
             skipped.append({"clip_id": clip_id, "where": row.where, "reason": str(error)})
-    ends_cut = [clip.clip_id for row, clip in zip(kept, clips, strict=True) if (row.stop_s or 0) > (clip.stop_s or math.inf) + 0.1]
+    ends_cut = [
+        clip.clip_id
+        for row, clip in zip(kept, clips, strict=True)
+        if (row.stop_s or 0) > (clip.stop_s or math.inf) + 0.1
+    ]
     n_missing = sum(not file.exists() for file in files)
     report = {"n_clips": len(clips), "n_skipped": len(skipped), "n_missing": n_missing, "skipped": skipped}
     report["ends_cut"] = ends_cut  # annotated to end after their file does
