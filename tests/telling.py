@@ -1,7 +1,7 @@
 """Media that tell the time: the picture's brightness says which second it is, and so does the tone's pitch."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -35,7 +35,6 @@ class Kind:
     ending: str
     video: str | None
     audio: str | None
-    options: Mapping[str, str] = field(default_factory=dict)  # of the muxer
 
     def __str__(self) -> str:
         return "-".join(part for part in (self.ending[1:], self.video, self.audio) if part)
@@ -64,12 +63,8 @@ def seen(frames: np.ndarray) -> np.ndarray:
 
 
 def make(path: Path, kind: Kind, picture_begins_s: float = 0.0, sound_begins_s: float = 0.0) -> Path:
-    """Write 40 s, with key frames 10 s apart where the encoder heeds it; the tracks may begin at another time.
-
-    The time stamps are written as they are where the container takes them.
-    """
-    options = {"avoid_negative_ts": "disabled", **kind.options} if picture_begins_s or sound_begins_s else kind.options
-    with av.open(str(path), "w", format=_FORMATS.get(kind.ending), options=dict(options)) as container:
+    """Write 40 s, with key frames 10 s apart where the encoder heeds it; the tracks may begin at another time."""
+    with av.open(str(path), "w", format=_FORMATS.get(kind.ending)) as container:
         tracks: list[Iterator[Step]] = []
         if kind.video is not None:
             tracks.append(_pictures(container, kind.video, picture_begins_s))

@@ -1,7 +1,6 @@
 """Stage extract: decode every clip of the manifest once and store its log-mel and its frames."""
 
 import contextlib
-import csv
 import logging
 import math
 import os
@@ -10,21 +9,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from avrecog.atomic import PARTIAL, atomic_path, naming, sole_writer
+from avrecog.atomic import PARTIAL, naming, sole_writer
+from avrecog.clip_tables import ClipTable, shorter_tracks, write_table
 from avrecog.config import plain
 from avrecog.errors import AvrecogError, ConfigError, MediaError
 from avrecog.hardware import pick_device, to_device
 from avrecog.logmel import FRONT_ENDS, AudioConfig, LogMel, LogMelConfig, log_mel_blocks
 from avrecog.manifests.clip import Clip, clips_digest, media_path
 from avrecog.manifests.media_files import check_unchanged
-from avrecog.media.audio import audio_blocks
+from avrecog.media.audio import Heard, audio_blocks
 from avrecog.media.features import ENDING as FEATURES
 from avrecog.media.features import read_features
 from avrecog.media.padding import MOST_PADDING_S, without_padding
@@ -70,6 +70,7 @@ class Extracted:
     log_mel: Rows | None = None  # (mel_frames, n_mels) float16
     frames: Rows | None = None  # (n_frames, height, width, 3) uint8
     problems: tuple[str, ...] = ()  # why a modality is missing that was asked for
+    sound: Heard = field(default_factory=Heard)  # what is to be told of the sound
 
 
 def extract_all(
@@ -79,8 +80,9 @@ def extract_all(
 
     All processors decode; where there is a GPU, it makes the log-mel. Feature files of MMAction2 (.npy) are stored as
     they are. Clips that a kill left stored are kept. What can't be decoded of a clip is listed in `out/skipped.csv`,
-    and what lasts less than the manifest says in `out/shorter.csv`. Memory doesn't grow with the number of clips or
-    their length: rows of more than `MOST_HELD` bytes go by way of a file in `out`.
+    what lasts less than the manifest says in `out/shorter.csv`, silence in place of sound that is missing in
+    `out/gaps.csv`, and channels that cancel each other out in `out/cancelled.csv`. Memory doesn't grow with the number
+    of clips or their length: rows of more than `MOST_HELD` bytes go by way of a file in `out`.
 
     Raises:
         ConfigError: if there are feature files, and the front end in force is not the one they were made by.
@@ -101,12 +103,18 @@ def extract_all(
             writers["video"] = StoreWriter(out / "video", settings, (video.height, video.width, 3), "uint8")
         for writer in writers.values():
             stack.callback(writer.close)
-        n_new, skipped = _fill(clips, writers, audio, video, out)
+        stored = writers["audio"].stored if "audio" in writers else {}
+        gaps = ClipTable(out / "gaps.csv", ["gap", "start_s", "stop_s"], stored)
+        cancelled = ClipTable(out / "cancelled.csv", ["sound"], stored)
+        n_new, skipped = _fill(clips, writers, audio, video, out, gaps, cancelled)
         for writer in writers.values():
             writer.finish()
-        _write_table(out / "skipped.csv", "reason", skipped)
-        shorter = _shorter(clips, writers, audio, video)
-        _write_table(out / "shorter.csv", "stored", shorter)
+        write_table(out / "skipped.csv", "reason", skipped)
+        rates = {"audio": audio.logmel.sample_rate / audio.logmel.hop_length if audio is not None else 0.0}
+        rates["video"] = video.fps if video is not None else 0.0
+        shorter = shorter_tracks(clips, {name: writer.stored for name, writer in writers.items()}, rates)
+        write_table(out / "shorter.csv", "stored", shorter)
+        gap_rows, n_cancelled = gaps.finish(clips), len(cancelled.finish(clips))
         for writer in writers.values():
             writer.seal()
         n_bytes = sum(writer.n_bytes for writer in writers.values())
@@ -123,6 +131,12 @@ def extract_all(
         summary += f", see {out}/skipped.csv"
     if shorter:
         summary += f"; {len(shorter)} tracks are shorter than the manifest says, see {out}/shorter.csv"
+    gap_s = sum(float(row[4]) - float(row[3]) for row in gap_rows if row[2] == "silence")
+    if gap_rows:
+        n_clips = len({row[0] for row in gap_rows})
+        summary += f"; {n_clips} clips with gaps in their sound, {gap_s:.1f} s in all, see {out}/gaps.csv"
+    if n_cancelled:
+        summary += f"; {n_cancelled} clips whose channels cancel each other out, see {out}/cancelled.csv"
     return Outcome(
         summary=summary,
         metrics={
@@ -130,12 +144,15 @@ def extract_all(
             "n_new_clips": n_new,
             "n_skipped": n_skipped,
             "n_shorter": len(shorter),
+            "n_gaps": len(gap_rows),
+            "gap_s": gap_s,
+            "n_cancelled": n_cancelled,
             "clips_per_s": n_new / seconds,
             "hours_per_min": hours / (seconds / 60) if n_new == len(clips) else None,
             "ms_per_clip": 1000 * seconds / n_new if n_new else None,
             "store_mib": n_bytes / 2**20,
         },
-        files=[out / "skipped.csv", out / "shorter.csv"],
+        files=[out / name for name in ("skipped.csv", "shorter.csv", "gaps.csv", "cancelled.csv")],
     )
 
 
@@ -159,6 +176,8 @@ def _fill(
     audio: AudioConfig | None,
     video: VideoConfig | None,
     folder: Path,
+    gaps: ClipTable,
+    cancelled: ClipTable,
 ) -> tuple[int, list[tuple[Clip, str]]]:
     """Decode the clips that the writers lack, long ones by way of `folder`; how many that were, and what failed."""
 
@@ -178,6 +197,8 @@ def _fill(
     for clip, result in _extracted(jobs, _Extractor(audio, video, folder, makes_log_mel=on_gpu is None)):
         progress.update()
         skipped += [(clip, problem) for problem in result.problems]
+        gaps.add(clip, *_said_gaps(result.sound))
+        cancelled.add(clip, *([("stereo in opposite phase",)] if result.sound.cancels else []))
         if on_gpu is not None and result.waveform is not None:
             _store_waveform(writers["audio"], clip.clip_id, result.waveform, on_gpu, device)
         if result.log_mel is not None:
@@ -216,26 +237,6 @@ def _long_log_mel(
 def _log_mel(front_end: LogMel, waveform: np.ndarray, device: torch.device) -> np.ndarray:
     with torch.inference_mode():
         return front_end(to_device(waveform, device)).half().cpu().numpy()
-
-
-def _shorter(
-    clips: Sequence[Clip], writers: dict[str, StoreWriter], audio: AudioConfig | None, video: VideoConfig | None
-) -> list[tuple[Clip, str]]:
-    """The stored tracks that last less than nine tenths of their clip, and how long they are: a cut-off file.
-
-    A clip whose length is a guess is left out: nothing says how long it should be.
-    """
-    rate = {"audio": audio.logmel.sample_rate / audio.logmel.hop_length if audio is not None else 0.0}
-    rate["video"] = video.fps if video is not None else 0.0
-    found = []
-    for clip in clips:
-        if clip.duration_estimated:
-            continue
-        for modality, writer in writers.items():
-            stored_s = writer.stored.get(clip.clip_id, math.inf) / rate[modality]
-            if stored_s + 2 / rate[modality] < 0.9 * clip.duration_s:
-                found.append((clip, f"{modality}: {stored_s:.2f} of {clip.duration_s:.2f} s"))
-    return found
 
 
 Job = tuple[Clip, bool, bool]  # the clip, whether its sound is wanted, whether its picture is
@@ -303,14 +304,14 @@ class _Extractor:
     def _decoded(self, job: Job) -> Extracted:
         clip, wants_audio, wants_video = job
         waveform = log_mel = frames = None
-        problems = []
+        problems, sound = [], Heard()
         if wants_audio and self.audio is not None:
             path, rate = media_path(clip.path), self.audio.logmel.sample_rate
             try:
                 if path.suffix == FEATURES:
                     log_mel = read_features(path, clip.start_s, clip.stop_s)
                 else:
-                    blocks = audio_blocks(path, rate, clip.start_s, clip.stop_s)
+                    blocks = audio_blocks(path, rate, clip.start_s, clip.stop_s, sound)
                     if clip.stop_s is None and not clip.duration_estimated:
                         blocks = without_padding(blocks, round(clip.duration_s * rate), round(MOST_PADDING_S * rate))
                     waveform = self._held(blocks, "waveform")
@@ -322,7 +323,7 @@ class _Extractor:
                 frames = self._held((picture[None] for picture in pictures), "frames")
             except (AvrecogError, MemoryError) as error:
                 problems.append(_said(clip, error))
-        return Extracted(waveform, log_mel, frames, tuple(dict.fromkeys(problems)))
+        return Extracted(waveform, log_mel, frames, tuple(dict.fromkeys(problems)), sound)
 
     def _heard(self, clip: Clip, decoded: Extracted) -> Extracted:
         """With the log-mel of its waveform, where it is made here."""
@@ -383,8 +384,7 @@ def _said(clip: Clip, error: Exception) -> str:
     return str(error) or f"{clip.path}: too large for this machine's memory"
 
 
-def _write_table(path: Path, column: str, rows: Sequence[tuple[Clip, str]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["clip_id", "path", column])
-        writer.writerows((clip.clip_id, clip.path, text) for clip, text in rows)
+def _said_gaps(sound: Heard) -> list[tuple[str, str, str]]:
+    """Where silence stands for sound that is missing, and where doubled sound was cut, in seconds of the file."""
+    kinds = {"silence": sound.gaps, "doubled": sound.overlaps}
+    return [(kind, f"{begin:.3f}", f"{end:.3f}") for kind, spans in kinds.items() for begin, end in spans]

@@ -28,6 +28,8 @@ def length(path: Path, container: av.container.InputContainer, tracks: Tracks) -
     if name == "flac":
         end_s = _last_packet_s(container, tracks)
         return (end_s, True) if end_s > 0 and abs(end_s - seconds) > 0.01 else (seconds, False)
+    if name == "matroska,webm" and seconds > 0 and tracks.origin_s > 1:  # some writers count from 0, some from there
+        return max(_last_packet_s(container, tracks) - tracks.origin_s, 0.0) or seconds, False
     if name == "wav" and tracks.audio is not None:
         byte_rate = (tracks.audio.codec_context.bit_rate or 0) / 8
         if byte_rate > 0 and (wav_size_is_right(path) is False or wav_claims_more(path)):
@@ -49,8 +51,8 @@ def _stated_s(container: av.container.InputContainer, tracks: Tracks) -> float:
 
 
 def _last_packet_s(container: av.container.InputContainer, tracks: Tracks) -> float:
-    """Where the sound's last packet ends; the file is not read up to there."""
-    stream, end_s = tracks.audio, 0.0
+    """The time stamp at which the last packet ends; the file is not read up to there."""
+    stream, end_s = tracks.audio or tracks.video, 0.0
     if stream is None or stream.time_base is None:
         return 0.0
     try:
