@@ -66,7 +66,7 @@ def dvc(folder: Path, *arguments: str) -> str:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=1500,
+        timeout=3600,
         check=False,
     )
     assert done.returncode == 0, f"dvc {' '.join(arguments)}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
@@ -189,15 +189,17 @@ def kill_dvc_alone(work: Path) -> int:
     )
     os.kill(first.process.pid, signal.SIGKILL)
     first.process.wait()
+    child.suspend()  # so that it is still there when the second one has ended
     time.sleep(1.5)
     second = Repro(folder)
     second.process.wait()
+    child.resume()
     said = re.search(r"error: .*", second.log.read_text(errors="replace"))
     refused = second.process.returncode != 0 and said is not None and f"process {child.pid} is writing" in said.group(0)
     print(f"dvc alone killed: the second training is refused: {refused}\n  {said.group(0) if said else ''}")
     still_there = child.is_running() and child.status() != psutil.STATUS_ZOMBIE
     print(f"  the first one goes on meanwhile: {still_there}")
-    psutil.wait_procs([child], timeout=300)
+    psutil.wait_procs([child], timeout=3600)
     third = Repro(folder)
     third.process.wait()
     print(f"  after it has ended, `dvc repro` finishes: {third.process.returncode == 0}")

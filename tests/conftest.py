@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 import avrecog  # noqa: F401  sets how PyTorch's threads wait, before torch is loaded
 import projects
 from avrecog.tracking_store import ensure_store
 from clips import make_labelled_folder
+
+# no test may depend on how fast the machine is, or what else it does
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

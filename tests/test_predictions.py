@@ -10,7 +10,7 @@ HEADER = "clip_id,label,predicted,confidence,label_probability\n"
 NAME = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1, max_size=6)  # nor has a manifest
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(ids=st.lists(NAME, min_size=1, max_size=8, unique=True), seed=st.integers(0, 100))
 def test_what_is_written_is_read_again_whatever_the_clips_are_called(tmp_path, ids, seed):
     ids = list({clip_id.rstrip("\0"): None for clip_id in ids if clip_id.rstrip("\0")})  # numpy drops NULs at the end

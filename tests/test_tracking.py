@@ -17,6 +17,7 @@ from avrecog.entry import entry_point
 from avrecog.errors import ConfigError
 from avrecog.outcome import Outcome
 from avrecog.tracking import tracked
+from waiting import HANGS_S
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_eight_processes_that_begin_at_once_without_a_store_lose_no_value(tmp_pa
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(240)
+        worker.join(HANGS_S)
     assert [worker.exitcode for worker in workers] == [0] * 8
     client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("avrecog-stages").experiment_id])

@@ -11,6 +11,7 @@ import pytest
 
 from avrecog import workers
 from avrecog.workers import worker_pool
+from waiting import HANGS_S
 
 NO_SHARED_MEMORY = {
     "none": "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9",
@@ -35,7 +36,7 @@ def test_a_pool_that_is_left_by_an_error_ends_though_results_are_half_written(n_
     with pytest.raises(ZeroDivisionError):
         leave()
     for thread in threads_of_pools():
-        thread.join(600)  # only guards against hanging
+        thread.join(HANGS_S)
         assert not thread.is_alive()
     assert not multiprocessing.active_children()
 

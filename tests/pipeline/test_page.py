@@ -6,13 +6,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.parse
 import urllib.request
 
 import pytest
 from mlflow import MlflowClient
+
+from waiting import HANGS_S, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -31,17 +31,17 @@ def address(finished_project):
             command, cwd=finished_project, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     found = f"http://127.0.0.1:{port}"
-    for _ in range(180):
+
+    def answers():
         try:
-            urllib.request.urlopen(f"{found}/health", timeout=1)
-            break
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    else:
-        pytest.fail((finished_project / "ui.log").read_text())
+            return urllib.request.urlopen(f"{found}/health", timeout=HANGS_S)
+        except OSError:
+            return None
+
+    wait_until(answers, lambda: server.poll() is None)
     yield found
     os.killpg(server.pid, 15)
-    server.wait(20)
+    server.wait(HANGS_S)
     (finished_project / "mlflow.db").unlink()
 
 
@@ -61,7 +61,7 @@ def test_the_compare_page_names_both_models(finished_project, address, tmp_path)
         *(f"--user-data-dir={tmp_path}", "--virtual-time-budget=30000", "--dump-dom"),
         f"{address}/#/compare-runs?{query}",
     ]
-    page = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
+    page = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S, check=True).stdout
     assert "test.top1" in page
     for name in ("audio", "rgb"):
         assert f">{name}<" in page, page[-3000:]

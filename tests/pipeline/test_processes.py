@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import numpy as np
@@ -18,6 +17,7 @@ from mlflow import MlflowClient
 
 import projects
 from avrecog.checkpoints import load_checkpoint
+from waiting import HANGS_S, wait_until
 
 # Sums over two halves round otherwise than over the whole; four epochs let the difference grow to this.
 WEIGHT_TOLERANCE = 1e-5
@@ -76,7 +76,7 @@ def test_two_processes_give_what_one_gives_see_each_clip_once_and_track_one_run(
     n_runs = len(train_runs(project))
     (tmp_path / "recording.py").write_text(RECORDING)
     process = torchrun(project, str(tmp_path / "recording.py"))
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=HANGS_S)
     assert process.returncode == 0, output[-3000:]
     shared = load_checkpoint(project / "models/audio/last.ckpt")["weights"]
     for name, value in weights.items():
@@ -97,11 +97,7 @@ def long_training(project):
     projects.write_params(project, projects.SMALL, {"train": {"epochs": 5000}})
     shutil.rmtree(project / "models/audio")
     process = torchrun(project)
-    deadline = time.monotonic() + 120
-    while not (project / "models/audio/history.csv").exists():
-        assert time.monotonic() < deadline, "no epoch in 120 s"
-        assert process.poll() is None
-        time.sleep(0.1)
+    wait_until(lambda: (project / "models/audio/history.csv").exists(), lambda: process.poll() is None)
     below = psutil.Process(process.pid).children(recursive=True)
     workers = [each for each in below if "stages/train.py" in " ".join(each.cmdline()) and "RANK" in each.environ()]
     return process, sorted(workers, key=lambda worker: int(worker.environ()["RANK"]))
@@ -110,7 +106,7 @@ def long_training(project):
 def test_a_killed_process_ends_the_others_and_the_run_is_marked(project):
     process, workers = long_training(project)
     workers[1].kill()
-    process.communicate(timeout=90)
+    process.communicate(timeout=HANGS_S)
     assert process.returncode != 0
     assert not [worker for worker in workers if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE]
     projects.run(project, "fuse")
@@ -120,7 +116,7 @@ def test_a_killed_process_ends_the_others_and_the_run_is_marked(project):
 def test_a_signal_to_one_process_stops_both_at_one_step_with_the_state_saved(project, caplog):
     process, workers = long_training(project)
     workers[1].send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=90)
+    output, _ = process.communicate(timeout=HANGS_S)
     assert process.returncode != 0
     assert "; saved" in output
     state = load_checkpoint(project / "models/audio/last.ckpt")["state"]

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 import chaos
 import projects
 from chaos import dvc
+from waiting import HANGS_S
 
 RATES = (0.005, 0.01, 0.02, 0.04)
 EPOCHS = (2, 3)
@@ -58,7 +59,7 @@ def test_parallel_experiments_land_whole_in_one_store(tmp_path):
 def run_queue(folder):
     """Work off the queue with two workers; its last status."""
     idle = 99
-    for _ in range(600):
+    for _ in range(HANGS_S // 2):
         status = dvc(folder, "queue", "status")
         if "Running" not in status and "Queued" not in status:
             return status

@@ -17,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 import chaos
 import projects
 from avrecog.tracking_store import ensure_store
+from waiting import HANGS_S
 
 SWEEP = """
 study: small
@@ -79,9 +80,9 @@ def test_twelve_trials_are_complete_though_a_worker_is_killed(tmp_path):
             orphans = below(helpers[0].pid, "exp", "--temp") if helpers else []
         (helper,), (orphan,) = helpers, orphans
         os.kill(helper.pid, signal.SIGKILL)
-        gone, _ = psutil.wait_procs([orphan], timeout=60)
+        gone, _ = psutil.wait_procs([orphan], timeout=HANGS_S)
         assert gone, "the killed worker's dvc goes on"
-        out, _ = first.communicate(timeout=3000)
+        out, _ = first.communicate(timeout=HANGS_S)
     finally:
         first.terminate()
     assert first.returncode == 0

@@ -85,7 +85,7 @@ match os.environ["PLAN"].split()[attempt]:
         sys.exit(0)
     case "other":
         print("Reproducing experiment 'of-another'", flush=True)
-        time.sleep(100)
+        time.sleep(3600)
     case "fails":
         print(f"Reproducing experiment '{own}'\\nerror: no clips", flush=True)
         sys.exit(1)
@@ -96,10 +96,10 @@ match os.environ["PLAN"].split()[attempt]:
         print(f"Reproducing experiment '{own}'", flush=True)
         subprocess.run(["git", "update-ref", f"refs/exps/00/1/{own}", "HEAD"], check=True)
         print("Reproducing experiment 'of-another'", flush=True)
-        time.sleep(100)
+        time.sleep(3600)
     case "sleeps":
         print(f"Reproducing experiment '{own}'", flush=True)
-        time.sleep(100)
+        time.sleep(3600)
 """
 
 
