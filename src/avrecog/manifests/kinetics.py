@@ -225,11 +225,11 @@ class _Root:
         if name in folders[0].files:
             return os.path.join(self._written, path)
         stem = _stem(name) if name.endswith(features.ENDING) else name
-        steps = (("files", name), ("by_stem", stem), ("by_id", stem), ("by_id", _stem(name)))
-        tables = [[file for folder in folders for file in getattr(folder, table).get(key, ())] for table, key in steps]
-        if len({file for found in tables for file in found}) > 1:  # not what downloaders put beside it
-            tables = [[file for file in found if _is_media(self._real / file)] for found in tables]
-        for found in tables:
+        ways = (("files", name), ("by_stem", stem), ("by_id", stem), ("by_id", _stem(name)))  # the nearest first
+        fitting = [[file for folder in folders for file in getattr(folder, table).get(key, ())] for table, key in ways]
+        if len({file for files in fitting for file in files}) > 1:  # what a downloader puts beside a video fits as well
+            fitting = [[file for file in files if _is_media(self._real / file)] for files in fitting]
+        for found in fitting:
             if len(found) > 1:
                 raise ValueError(f"{path} may be {' or '.join(found[:3])} below {self._written}; keep one of them")
             if found:
