@@ -314,6 +314,19 @@ def test_kinetics_lists_are_found_and_their_media_told(project, tmp_path, capsys
     assert params(project)["data"]["kinetics"] is None
 
 
+def test_after_a_kinetics_recipe_its_schedule_stays(project, tmp_path):
+    shutil.copy(projects.ROOT / "recipes/kinetics400_audio_r18.yaml", project / "recipes")
+    made = make_kinetics(tmp_path / "kinetics", n_train=4, n_test=1)
+    avrecog(project, "recipe", "kinetics400_audio_r18", "--annotation", made.lists)
+    before = params(project)
+    folder = made.lists.parent
+    avrecog(project, "data", made.lists, "--media", folder / "videos_train", folder / "videos_val")
+    after = params(project)
+    assert after["data"].pop("kinetics")["label_map"] == "label_map.txt"
+    assert before["data"].pop("kinetics")["label_map"] == "label_map_k400.txt"
+    assert after == before
+
+
 def test_outside_of_a_project_it_says_where_to_run_it(tmp_path, tones, capsys):
     with pytest.raises(SystemExit) as stop:
         avrecog(tmp_path, "data", tones)
