@@ -327,6 +327,16 @@ def test_after_a_kinetics_recipe_its_schedule_stays(project, tmp_path):
     assert after == before
 
 
+def test_a_tree_that_dvc_cannot_hash_is_refused_with_the_cure(project, tmp_path, tones, capsys):
+    tree = shutil.copytree(tones, tmp_path / "tree")
+    os.rename(tree / "low/0.wav", os.fsencode(tree / "low") + b"/caf\xe9.wav")
+    with pytest.raises(SystemExit):
+        avrecog(project, "data", tree)
+    message = capsys.readouterr().err
+    assert r"1 names in" in message
+    assert r"are no UTF-8, and DVC can't hash the folder then (low/caf\xe9.wav); rename them" in message
+
+
 def test_outside_of_a_project_it_says_where_to_run_it(tmp_path, tones, capsys):
     with pytest.raises(SystemExit) as stop:
         avrecog(tmp_path, "data", tones)

@@ -11,7 +11,7 @@ from avrecog.config import read_yaml
 from avrecog.errors import ConfigError, ManifestError
 from avrecog.manifests.annotated import AnnotatedClip
 from avrecog.manifests.csv_file import read_csv
-from avrecog.manifests.folder import read_folder
+from avrecog.manifests.folder import read_folder, why_unwatchable
 from avrecog.manifests.kinetics import KineticsConfig, check_only_lists, read_kinetics
 
 PIPELINE = Path("dvc.yaml")
@@ -53,6 +53,8 @@ def recognise(path: Path, media: Sequence[Path]) -> DataSource:
     if not os.path.exists(path):
         raise ConfigError(f"{path}: no such file or folder, or none that may be read; {EXPECTED}")
     _refuse_outputs(annotation)
+    if path.is_dir() and (unwatchable := why_unwatchable(path, annotation)):
+        raise ConfigError(unwatchable)
     entries = _entries(path) if path.is_dir() else []
     may_be_lists = bool(media) or not any(entry.is_dir() for entry in entries)
     lists = _kinetics_lists(path, entries) if may_be_lists else None

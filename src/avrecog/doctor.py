@@ -105,7 +105,7 @@ def params_problems() -> list[str]:
     from avrecog.inputs import FrontEnd, check_front_end
     from avrecog.logmel import AudioConfig
     from avrecog.manifests.clip import media_path
-    from avrecog.manifests.folder import names_without_text
+    from avrecog.manifests.folder import why_unwatchable
     from avrecog.manifests.prepare import DataConfig
     from avrecog.media.settings import VideoConfig
     from avrecog.models.build import ModelSection, PipelineConfig, SelfSupervisedConfig
@@ -159,9 +159,6 @@ def params_problems() -> list[str]:
     annotation = media_path(params.data.annotation)
     if not annotation.exists():
         problems.append(f"data.annotation: {params.data.annotation} does not exist")
-    if names := names_without_text(annotation):
-        problems.append(
-            f"data.annotation: {len(names)} names in {params.data.annotation} are no UTF-8, and DVC can't hash the "
-            f"folder then ({', '.join(names[:5])}); rename them, as with `convmv -f latin1 -t utf8 -r --notest FOLDER`"
-        )
+    if unwatchable := why_unwatchable(annotation, params.data.annotation):
+        problems.append(f"data.annotation: {unwatchable}")
     return problems

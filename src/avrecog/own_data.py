@@ -1,16 +1,15 @@
 """The command `avrecog data`: own clips into params.yaml, after a look at them."""
 
+import dataclasses
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ruamel.yaml import YAML
-from tqdm import tqdm
 
 from avrecog.config import PARAMS, plain, read_yaml, validate
 from avrecog.data_source import EXPECTED, DataSource, recognise
@@ -18,13 +17,13 @@ from avrecog.errors import ConfigError, ManifestError, MediaError, NotMediaError
 from avrecog.inputs import needs
 from avrecog.manifests.annotated import AnnotatedClip
 from avrecog.manifests.clip import media_path
-from avrecog.manifests.prepare import DataConfig
+from avrecog.manifests.media_files import MediaFile, read_media
+from avrecog.manifests.prepare import DataConfig, with_clean_names
 from avrecog.manifests.splits import make_splits
-from avrecog.media.container import Probe, probe
+from avrecog.media.container import Probe
 from avrecog.models.build import ModelSection, PipelineConfig
 from avrecog.outcome import enough_skipped
 from avrecog.recipes import DEFAULT, FOLDER, lay_over_text, replace_params
-from avrecog.workers import n_processors
 
 MOST_PROBED = 500  # files; of more a sample is looked at
 FEW = 100  # clips a class: below, the luck of one test split outweighs most of what one tries
@@ -77,7 +76,8 @@ def use_data(path: Path, media: Sequence[Path]) -> str:
         ManifestError: if the annotation is wrong, can't be split, or no clip can be read.
     """
     params = read_yaml(PARAMS)
-    looked = _look(recognise(path, media))
+    source = recognise(path, media)
+    looked = _look(dataclasses.replace(source, rows=[with_clean_names(row) for row in source.rows]))
     changes, reasons = _changes(params, looked)
     text = lay_over_text(PARAMS.read_text(encoding="utf-8"), changes, "avrecog data")
     after = YAML(typ="safe", pure=True).load(text)
@@ -98,17 +98,13 @@ def _look(source: DataSource) -> Looked:
     probed = files
     if len(files) > MOST_PROBED:
         probed = [files[index] for index in np.random.default_rng(0).permutation(len(files))[:MOST_PROBED]]
-    with ThreadPoolExecutor(n_processors()) as pool:  # FFmpeg works without Python's lock
-        results = pool.map(_probe, probed)
-        found = dict(
-            zip(probed, tqdm(results, total=len(probed), unit="file", desc="probe", mininterval=1), strict=True)
-        )
+    found = dict(zip(probed, read_media([media_path(path) for path in probed]), strict=True))
     seen: list[tuple[AnnotatedClip, Probe]] = []
     unreadable, others = [], []
     for row in source.rows:
         result = found.get(row.path)
-        if isinstance(result, Probe):
-            seen.append((row, result))
+        if isinstance(result, MediaFile):
+            seen.append((row, result.probe))
         elif isinstance(result, NotMediaError) and source.source == "folder":
             others.append(row)
         elif isinstance(result, MediaError):
@@ -119,13 +115,6 @@ def _look(source: DataSource) -> Looked:
     out = {id(row) for row in [*others, *(row for row, _ in unreadable)]}
     rows = [row for row in source.rows if id(row) not in out]
     return Looked(source, rows, seen, unreadable, len(others), len(files), len(probed))
-
-
-def _probe(path: str) -> Probe | MediaError:
-    try:
-        return probe(media_path(path))
-    except MediaError as error:
-        return error
 
 
 def _changes(params: Mapping[str, Any], looked: Looked) -> tuple[dict[str, Any], list[str]]:

@@ -50,13 +50,19 @@ def passed_over(root: Path, folder: Path, clips: Iterable[AnnotatedClip]) -> lis
     ]
 
 
-def names_without_text(root: Path) -> list[str]:
-    """The names of files and folders below `root` that are no UTF-8, escaped: DVC can't hash a folder that has any."""
-    return sorted(
+def why_unwatchable(root: Path, annotation: str) -> str | None:
+    """Why DVC can't hash a folder, and what to do: it holds names that are no UTF-8; None where it can."""
+    names = sorted(
         shown(str(Path(folder, name).relative_to(root)))
         for folder, folders, files in os.walk(root)
         for name in (*folders, *files)
         if name_problem(name) == "is no UTF-8"
+    )
+    if not names:
+        return None
+    return (
+        f"{len(names)} names in {annotation} are no UTF-8, and DVC can't hash the folder then ({', '.join(names[:5])}); "
+        f"rename them, as with `convmv -f latin1 -t utf8 -r --notest FOLDER`"
     )
 
 

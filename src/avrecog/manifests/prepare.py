@@ -70,7 +70,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
     """
     annotated = _read_annotation(data, out / "demo")
     spellings = joined_spellings(row.label for row in annotated)
-    annotated = [_with_clean_names(row) for row in annotated]
+    annotated = [with_clean_names(row) for row in annotated]
     read = _read_files(annotated, remember=data.source != "demo")
     others: list[PassedOver] = []
     if data.source == "folder":
@@ -222,7 +222,7 @@ def _stop_s(clip: Clip) -> float:
     return math.inf if clip.stop_s is None else clip.stop_s
 
 
-def _with_clean_names(row: AnnotatedClip) -> AnnotatedClip:
+def with_clean_names(row: AnnotatedClip) -> AnnotatedClip:
     """The row, its label and its group as the tables have them.
 
     Raises:
