@@ -61,8 +61,8 @@ def why_unwatchable(root: Path, annotation: str) -> str | None:
     if not names:
         return None
     return (
-        f"{len(names)} names in {annotation} are no UTF-8, and DVC can't hash the folder then ({', '.join(names[:5])}); "
-        f"rename them, as with `convmv -f latin1 -t utf8 -r --notest FOLDER`"
+        f"{len(names)} names in {annotation} are no UTF-8, and DVC can't hash the folder then "
+        f"({', '.join(names[:5])}); rename them, as with `convmv -f latin1 -t utf8 -r --notest FOLDER`"
     )
 
 
