@@ -13,6 +13,7 @@ from avrecog.hardware import lacking_to_compile, pick_device
 from avrecog.inference import TrainedModel
 from avrecog.inputs import FrontEnd, views_of_typical_clip
 from avrecog.logmel import AudioConfig, LogMelConfig
+from avrecog.media.settings import VideoConfig
 from avrecog.models.build import ModelSection, build_model
 
 
@@ -34,6 +35,14 @@ def test_macs_are_half_of_what_torch_counts_and_equal_the_references_figure():
     front_end = FrontEnd(AudioConfig(logmel=LogMelConfig()), None)
     model = TrainedModel("audio", build_model(section, 400).eval(), section, front_end, [], 600, 1)
     assert count_macs(model) / 1e9 == pytest.approx(0.371, abs=0.001)  # MMAction2's ResNet-18 on 128 x 80
+
+
+def test_macs_are_counted_of_networks_whose_own_numbers_go_through_their_layers():
+    section = validate(ModelSection, {"architecture": "tsn", "backbone": "test_vit3", "n_segments": 1}, "m")
+    front_end = FrontEnd(None, VideoConfig(height=64, width=64))
+    model = TrainedModel("rgb", build_model(section, 3).eval(), section, front_end, [], 10, 1)
+    assert count_macs(model) > 10**6
+    assert all(parameter.requires_grad for parameter in model.network.parameters())
 
 
 def test_a_report_that_is_not_measured_is_refused():

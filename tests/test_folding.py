@@ -51,6 +51,17 @@ class Tapped(nn.Module):
         return self.bn(y) + y
 
 
+class PartlyTapped(Tapped):
+    """And another one is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2))
+
+    def forward(self, x):
+        return super().forward(self.stem(x))
+
+
 class WithActivation(nn.BatchNorm2d):
     """As timm's BatchNormAct2d."""
 
@@ -100,6 +111,7 @@ def n_norms(network):
         (PerToken, 0),
         (Twice, 2),
         (Tapped, 1),
+        (PartlyTapped, 1),
         (lambda: nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)), 1),
     ],
 )

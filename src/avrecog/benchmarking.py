@@ -1,5 +1,6 @@
 """Stage benchmark: how fast a trained model is, and what it needs. The model alone: no reading, no decoding."""
 
+import copy
 import json
 import logging
 import statistics
@@ -124,8 +125,9 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
 def count_macs(model: TrainedModel) -> int:
     """Multiply-accumulates of one view: half of what torch counts as floating-point operations."""
     inputs = model.example(1, torch.device("cpu"))
+    network = copy.deepcopy(model.network).requires_grad_(False)  # the counter follows what would get a gradient
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model.network(*inputs)
+        network(*inputs)
     return counter.get_total_flops() // 2
 
 

@@ -1,7 +1,6 @@
 """Batch norms folded into the convolutions before them: the same scores from fewer operations."""
 
 import copy
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +11,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from avrecog.models.timm_backbone import FAILURES
-
-log = logging.getLogger(__name__)
 
 CLOSE = 1e-4  # by so much, relative to the largest value, folding may move what comes out
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -39,13 +36,24 @@ def folded(network: nn.Module, example: Sequence[Tensor]) -> nn.Module:
         watched = _Watched(result)
         expected = result(*inputs)
         pairs = watched.ended()
-        for layer_name, norm_name in pairs:
-            _put(result, layer_name, _fused(result.get_submodule(layer_name), result.get_submodule(norm_name)))
-            _put(result, norm_name, _rest(result.get_submodule(norm_name)))
-        if not pairs or _are_close(result, inputs, expected):
-            return result
-    log.warning("%s: its batch norms can't be folded, so they stay", type(network).__name__)
-    return copy.deepcopy(network)
+        together = copy.deepcopy(result)
+        for pair in pairs:
+            _fold(together, *pair)
+        if _are_close(together, inputs, expected):
+            return together
+        for pair in pairs:  # something else sees what one of the convolutions puts out: which one, each alone will tell
+            before = [(name, result.get_submodule(name)) for name in pair]
+            _fold(result, *pair)
+            if not _are_close(result, inputs, expected):
+                for name, module in before:
+                    _put(result, name, module)
+    return result
+
+
+def _fold(network: nn.Module, layer_name: str, norm_name: str) -> None:
+    layer, norm = network.get_submodule(layer_name), network.get_submodule(norm_name)
+    _put(network, layer_name, _fused(layer, norm))
+    _put(network, norm_name, _rest(norm))
 
 
 def _are_close(network: nn.Module, inputs: Sequence[Tensor], expected: Tensor | tuple[Tensor, ...]) -> bool:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from avrecog.benchmarking import count_macs
 from avrecog.checkpoints import save_checkpoint
 from avrecog.config import plain, validate
 from avrecog.engines import start_engine
@@ -85,6 +86,7 @@ def outcome(folder, kind, name):
         torch.testing.assert_close(value, before[key], rtol=0, atol=0, equal_nan=True)
     train(network, example)
     model = saved_and_loaded(folder, config, network)
+    assert count_macs(model) > 0
     inputs = model.example(3, CPU)
     with torch.inference_mode():
         expected = model.network(*inputs)
@@ -121,7 +123,7 @@ def saved_and_loaded(folder, config, network):
         "classes": [f"class {number}" for number in range(5)],
         "front_end": {"audio": plain(FRONT_END.audio), "video": plain(FRONT_END.video)},
         "typical_rows": 100,
-        "weights": network.state_dict(),
+        "weights": {name: value.clone() for name, value in network.state_dict().items()},
         "epoch": 1,
         "metrics": {},
     }

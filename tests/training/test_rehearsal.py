@@ -1,0 +1,168 @@
+"""What can't be trained is refused before it is, and the rehearsal leaves no trace in what is trained."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import projects
+from avrecog.errors import ConfigError, OutOfMemoryError
+from avrecog.models.build import is_of_timm
+from avrecog.training import rehearsal
+from avrecog.training.rehearsal import rehearse, say_missing_engines
+
+CPU = torch.device("cpu")
+
+
+class Broken(nn.Module):
+    """Fails where it is told to."""
+
+    def __init__(self, where="", error=None):
+        super().__init__()
+        self.where, self.error = where, error or RuntimeError("sizes don't match")
+        self.bn, self.fc = nn.BatchNorm1d(4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        if self.where == ("forward" if self.training else "test"):
+            raise self.error
+        x = self.fc(nn.functional.dropout(self.bn(x)))
+        return x.detach() if self.where == "backward" else x[:, :2] if self.where == "classes" else x
+
+
+INPUTS = [torch.linspace(0, 1, 8).reshape(2, 4)]
+
+
+def rehearsed(model):
+    rehearse(model, INPUTS, INPUTS, 3, CPU, "32-true", "models.rgb: backbone odd")
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("forward", "forward: sizes don't match"),
+        ("backward", "backward: element 0 of tensors does not require grad"),
+        ("test", "fold: sizes don't match"),
+        ("classes", r"fold: expected logits \(2, 3\), got \(2, 2\)"),
+    ],
+)
+def test_what_fails_is_refused_with_its_backbone_step_and_reason(where, said):
+    with pytest.raises(ConfigError, match=rf"models.rgb: backbone odd can't be trained on inputs of 4: {said}"):
+        rehearsed(Broken(where))
+
+
+def test_lacking_memory_is_no_fault_of_the_backbone():
+    with pytest.raises(OutOfMemoryError, match="choose a smaller model"):
+        rehearsed(Broken("forward", MemoryError("no memory")))
+
+
+def test_a_rehearsal_changes_neither_the_model_nor_the_random_numbers():
+    model = Broken()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    torch.manual_seed(3)
+    rehearsed(model)
+    after = torch.rand(4)
+    torch.manual_seed(3)
+    assert torch.equal(after, torch.rand(4))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert model.training
+
+
+@pytest.fixture
+def tried(monkeypatch, tmp_path):
+    """How often an export was tried, in a project of its own; set `problem` to have it fail."""
+    (tmp_path / "params.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+
+    class Tried:
+        n, problem = 0, ""
+
+    def to_onnx(*_):
+        Tried.n += 1
+        torch.rand(1)
+        if Tried.problem:
+            raise ConfigError(Tried.problem)
+
+    monkeypatch.setattr(rehearsal, "to_onnx", to_onnx)
+    return Tried
+
+
+def test_an_export_is_tried_once_for_each_section_and_a_line_names_what_will_be_missing(tried, caplog):
+    tried.problem = "Odd can't be exported to ONNX: no such operator"
+    for _ in range(2):
+        say_missing_engines("rgb", Broken().eval(), INPUTS, {"backbone": "odd"})
+    assert tried.n == 1
+    line = (
+        "train rgb: engines onnxruntime and onnxruntime-int8, and `avrecog export`, will be missing: Odd can't be "
+        "exported to ONNX: no such operator"
+    )
+    assert [record.getMessage() for record in caplog.records] == [line, line]
+    caplog.clear()
+    tried.problem = ""
+    say_missing_engines("rgb", Broken().eval(), INPUTS, {"backbone": "another"})
+    say_missing_engines("rgb", Broken().eval(), INPUTS, {"backbone": "another"})
+    assert tried.n == 2
+    assert not caplog.records
+
+
+def test_trying_an_export_draws_no_random_number(tried):
+    model = Broken().eval()
+    torch.manual_seed(3)
+    say_missing_engines("rgb", model, INPUTS, {})
+    after = torch.rand(4)
+    torch.manual_seed(3)
+    assert torch.equal(after, torch.rand(4))
+
+
+def trained_with(project, name, **section):
+    projects.write_params(project, projects.SMALL, {"models": {name: section}})
+    projects.run(project, "train", name)
+
+
+def test_stage_train_refuses_a_backbone_that_cannot_take_its_inputs_and_keeps_what_was_there(project, capsys):
+    before = (project / "models/rgb/best.ckpt").read_bytes()
+    with pytest.raises(SystemExit):
+        trained_with(project, "rgb", backbone="test_maxvit", width=None, crop_width=24)
+    assert re.search(
+        r"backbone test_maxvit: is made for inputs of 160 x 160, and can't take 32 x 24 \(.*\); give it that size",
+        capsys.readouterr().err,
+    )
+    assert (project / "models/rgb/best.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [
+        ("rgb", {"backbone": "test_vit3", "width": None}),
+        ("audio", {"backbone": "test_vit_relpos", "depth": None, "width": None}),
+    ],
+)
+def test_backbones_made_for_one_size_are_asked_for_ours_and_pass_through_the_stages(project, name, section):
+    trained_with(project, name, **section)
+    projects.run(project, "test", name)
+    projects.run(project, "benchmark", name)
+
+
+def test_a_network_that_cannot_be_exported_is_trained_and_timed_without_it(project, monkeypatch, caplog):
+    def to_onnx(*_):
+        raise ConfigError("Tsn can't be exported to ONNX: no such operator")
+
+    monkeypatch.setattr(rehearsal, "to_onnx", to_onnx)
+    monkeypatch.setattr("avrecog.engines.to_onnx", to_onnx)
+    timed = {"variants": ["eager", "onnxruntime"], "report": "eager"}
+    projects.write_params(project, projects.SMALL, {"benchmark": timed, "models": {"rgb": {"dropout": 0.1}}})
+    projects.run(project, "train", "rgb")
+    projects.run(project, "benchmark", "rgb")
+    assert "train rgb: engines onnxruntime and onnxruntime-int8, and `avrecog export`, will be missing" in caplog.text
+    assert "benchmark rgb onnxruntime: is left out: Tsn can't be exported to ONNX" in caplog.text
+
+
+def test_the_networks_of_our_own_need_no_trial_of_their_export():
+    from avrecog.config import validate
+    from avrecog.models.build import ModelSection
+
+    own = {"architecture": "audio", "depth": 10, "width": 8}
+    assert not is_of_timm(validate(ModelSection, own, "m"))
+    assert is_of_timm(validate(ModelSection, {**own, "backbone": "resnet10t", "depth": None, "width": None}, "m"))
