@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from avrecog import extraction, workers
@@ -470,3 +472,71 @@ def test_a_kill_while_a_long_clip_is_stored_costs_that_clip_alone(media, tmp_pat
     outcome = extract_all(clips, tmp_path / "out", AUDIO, None, 0.0)
     assert outcome.metrics["n_new_clips"] == 1
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "unbroken")
+
+
+def gapped(path: Path) -> Path:
+    """4 s of sound of which those from 1 to 3 are lost."""
+    whole = make_tone(path.with_name("whole.m4a"), duration_s=4.0).path
+    with av.open(str(whole)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.audio[0])
+        for packet in old.demux():
+            if packet.dts is not None and not 1 <= packet.pts * packet.time_base < 3:
+                packet.stream = stream
+                new.mux(packet)
+    return path
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def odd_sounds(tmp_path) -> list[Clip]:
+    left = 0.4 * np.sin(np.arange(16_000))
+    soundfile.write(tmp_path / "opposite.wav", np.stack([left, -left], axis=1), 16_000)
+    make_tone(tmp_path / "good.wav")
+    paths = [tmp_path / "good.wav", gapped(tmp_path / "gap.m4a"), tmp_path / "opposite.wav"]
+    return [clip(path, path.stem) for path in paths]
+
+
+def test_gaps_and_channels_that_cancel_are_counted_and_listed(odd_sounds, tmp_path):
+    outcome = extract_all(odd_sounds, tmp_path / "out", AUDIO, None, 0.0)
+    (gap,) = table(tmp_path / "out/gaps.csv")
+    assert (gap["clip_id"], gap["path"], gap["gap"]) == ("gap", odd_sounds[1].path, "silence")
+    assert (float(gap["start_s"]), float(gap["stop_s"])) == (pytest.approx(1, abs=0.1), pytest.approx(3, abs=0.1))
+    assert [row["clip_id"] for row in table(tmp_path / "out/cancelled.csv")] == ["opposite"]
+    assert outcome.metrics["n_gaps"] == outcome.metrics["n_cancelled"] == 1
+    assert outcome.metrics["gap_s"] == pytest.approx(2, abs=0.2)
+    assert f"; 1 clips with gaps in their sound, 2.0 s in all, see {tmp_path}/out/gaps.csv" in outcome.summary
+    assert f"; 1 clips whose channels cancel each other out, see {tmp_path}/out/cancelled.csv" in outcome.summary
+    assert {tmp_path / "out/gaps.csv", tmp_path / "out/cancelled.csv"} <= set(outcome.files)
+
+
+def test_what_was_told_of_stored_clips_outlives_a_stop(odd_sounds, tmp_path, monkeypatch):
+    extract_all(odd_sounds, tmp_path / "whole", AUDIO, None, 0.0)
+    decode = extraction.audio_blocks
+
+    def stop(path, *args):
+        if path.stem == "opposite":
+            raise KeyboardInterrupt
+        return decode(path, *args)
+
+    monkeypatch.setattr(extraction, "audio_blocks", stop)
+    monkeypatch.setattr(extraction, "MOST_TOGETHER", 1)
+    with pytest.raises(KeyboardInterrupt):
+        extract_all(odd_sounds, tmp_path / "out", AUDIO, None, 0.0)
+    monkeypatch.setattr(extraction, "audio_blocks", decode)
+    outcome = extract_all(odd_sounds, tmp_path / "out", AUDIO, None, 0.0)
+    assert outcome.metrics["n_new_clips"] == 1
+    for name in ("gaps.csv", "cancelled.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_clip_of_which_nobody_knows_the_length_is_not_called_shorter(tmp_path):
+    path = make_tone(tmp_path / "a.wav", duration_s=1.0).path
+    open_end = dataclasses.replace(clip(path, "a"), stop_s=None, duration_s=9.0)
+    outcome = extract_all([open_end], tmp_path / "out", AUDIO, None, 0.0)
+    assert outcome.metrics["n_shorter"] == 1
+    outcome = extract_all([dataclasses.replace(open_end, duration_estimated=True)], tmp_path / "b", AUDIO, None, 0.0)
+    assert outcome.metrics["n_shorter"] == 0

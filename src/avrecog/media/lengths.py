@@ -71,14 +71,17 @@ def _measured_s(path: Path) -> float:
     Raises:
         MediaError: if no packet has a time.
     """
-    stop_s = 0.0
+    stop_s, n_packets = 0.0, 0
     with open_media(path) as container:
         tracks = taken_tracks(path, container)
         stream = tracks.audio or tracks.video
         assert stream is not None
         for packet in container.demux(stream):
+            n_packets += packet.size > 0
             if packet.pts is not None and packet.time_base is not None:
                 stop_s = max(stop_s, float((packet.pts + (packet.duration or 0)) * packet.time_base) - tracks.origin_s)
+        if stop_s <= 0 and tracks.video is not None and n_packets:  # a raw stream of pictures
+            stop_s = n_packets / float(tracks.video.average_rate or tracks.video.guessed_rate or 25)
     if stop_s <= 0:
         raise MediaError(f"{path}: lasts no time at all")
     return stop_s
