@@ -160,5 +160,5 @@ def test_nothing_but_the_classes_is_printed_and_the_second_prediction_needs_no_p
 
 
 def test_git_and_dvc_know_nothing_of_what_is_kept():
-    for name in (".gitignore", ".dvcignore"):
-        assert "/.avrecog" in (projects.ROOT / name).read_text().splitlines()
+    for name, line in ((".gitignore", "/.avrecog/"), (".dvcignore", "/.avrecog")):
+        assert line in (projects.ROOT / name).read_text().splitlines()

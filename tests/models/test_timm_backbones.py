@@ -50,8 +50,12 @@ NAMES = [
     *("xception41"),
 ]
 
-REFUSED = {}
-WITHOUT_ONNX = {}
+REFUSED = {
+    ("sound", "convit_tiny"),  # squares alone, as nest_tiny
+    ("sound", "nest_tiny"),
+    ("sound", "inception_v3"),  # needs larger inputs than both have here
+    ("picture", "inception_v3"),
+}
 
 
 @pytest.mark.slow
@@ -62,8 +66,6 @@ def test_a_network_of_timm_works_in_every_stage_or_is_refused_before_its_trainin
     sys.stdout.write(f"\nOUTCOME {kind} {name}: {found}\n")
     if (kind, name) in REFUSED:
         assert found.startswith("refused")
-    elif (kind, name) in WITHOUT_ONNX:
-        assert "not exported" in found
     else:
         assert found.startswith("works")
 
