@@ -123,6 +123,16 @@ def is_listed_as_shorter(out: Path) -> None:
         assert [line["clip_id"] for line in csv.DictReader(file)] == [row(out).clip_id]
 
 
+def is_listed(table: str) -> Callable[[Path], None]:
+    """A table of extract's has one row, of this file."""
+
+    def check(out: Path) -> None:
+        with (out / "features" / table).open() as file:
+            assert [line["clip_id"] for line in csv.DictReader(file)] == [row(out).clip_id]
+
+    return check
+
+
 def is_upright(out: Path) -> None:
     assert stored(out, "video").shape[1:] == (36, 36, 3)
     top, bottom = stored(out, "video")[-1][:12].mean(), stored(out, "video")[-1][-12:].mean()
@@ -148,6 +158,28 @@ MEDIA: Sequence[MediaCase] = [
         "prepare",
         "a.mp4: can't be decoded",
         make=lambda folder: media.written(folder / "a.mp4", b"this is no film\n" * 99),
+    ),
+    MediaCase(
+        "subtitles with the ending .mp4",
+        "prepare",
+        "a.mp4: subtitles, no sound and no moving picture",
+        make=lambda folder: media.written(folder / "a.mp4", b"1\n00:00:00,000 --> 00:00:01,000\nHi\n"),
+    ),
+    MediaCase(
+        "sound packets that were lost",
+        "extract",
+        None,
+        "silence stands in their place, listed in data/features/gaps.csv and counted",
+        make=lambda folder: media.without_packets(make_tone(folder / "a.m4a", duration_s=3.0).path, 1.0, 2.0),
+        check=is_listed("gaps.csv"),
+    ),
+    MediaCase(
+        "stereo in opposite phase, which cancels when mixed",
+        "extract",
+        None,
+        "listed in data/features/cancelled.csv and counted",
+        make=sound_of(lambda: np.stack([media.tone(), -media.tone()], axis=1)),
+        check=is_listed("cancelled.csv"),
     ),
     MediaCase(
         "a cut-off MP4 whose index is at its end",

@@ -49,6 +49,19 @@ def moov_first(path: Path) -> Path:
     return path
 
 
+def without_packets(path: Path, start_s: float, stop_s: float) -> Path:
+    """The same file, of whose packets those of a stretch are lost."""
+    other = path.with_name(f"copy of {path.name}")
+    with av.open(str(path)) as source, av.open(str(other), "w") as target:
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None and not start_s <= packet.pts * packet.time_base < stop_s:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    other.replace(path)
+    return path
+
+
 def corrupted(path: Path, begin: float, end: float) -> Path:
     """Overwrite a stretch of the media data of an MP4, in parts of its length."""
     content = bytearray(path.read_bytes())
