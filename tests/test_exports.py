@@ -25,7 +25,7 @@ def checkpoint(tmp_path, monkeypatch):
     """A checkpoint in a project of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    (tmp_path / "params.yaml").touch()
+    (tmp_path / "dvc.yaml").touch()
     return small_checkpoint(tmp_path, depth=10, width=8, mel_frames=32)
 
 
@@ -124,7 +124,7 @@ def test_where_nothing_can_be_kept_a_prediction_still_comes(checkpoint, caplog, 
 
 
 def test_outside_of_a_project_exports_lie_in_the_users_cache(checkpoint, monkeypatch, tmp_path):
-    (tmp_path / "params.yaml").unlink()
+    (tmp_path / "dvc.yaml").unlink()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     start_engine("onnxruntime", load_model(checkpoint), CPU)
     assert len(list((tmp_path / "cache/avrecog/exports").glob("*.onnx"))) == 1

@@ -72,7 +72,7 @@ def test_a_rehearsal_changes_neither_the_model_nor_the_random_numbers():
 @pytest.fixture
 def tried(monkeypatch, tmp_path):
     """How often an export was tried, in a project of its own; set `problem` to have it fail."""
-    (tmp_path / "params.yaml").touch()
+    (tmp_path / "dvc.yaml").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
 
