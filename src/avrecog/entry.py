@@ -59,7 +59,7 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         for noisy in ("mlflow", "alembic", "optuna", "matplotlib", "torch", "lightning_fabric", "lightning.fabric"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # else a CUDA toolkit without a GPU is told
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # a CUDA toolkit and no GPU
         previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
         for number, handler in previous.items():
             if handler is not signal.SIG_IGN:  # nohup ignores SIGHUP
