@@ -5,7 +5,6 @@ wherever MLFLOW_TRACKING_URI points.
 """
 
 import contextlib
-import itertools
 import logging
 import os
 import sqlite3
@@ -233,7 +232,7 @@ def store_problems() -> list[str]:
             if old is not None:
                 problems.append(
                     f"tracking store: it has its files at {old}, from where the project was moved or copied; the next "
-                    f"stage has them follow to {database.parent}"
+                    f"stage has those that came along follow to {database.parent}, and writes there"
                 )
     except TrackingError as error:
         problems.append(str(error))
@@ -289,10 +288,11 @@ def _is_at(folder: Path, uri: str) -> bool:
 
 
 def _follow(connection: sqlite3.Connection, mlruns: Path) -> None:
-    """Have the files of a store that was moved or copied with its project at their new place.
+    """Have the files of a store that was moved or copied with its project at their new place, new runs' at any rate.
 
-    Only this copy of the store is changed, and only what lies below the old place: the original, where there is one,
-    keeps its own.
+    Files that are at the old place and not at the new one are left there: runs that an earlier version wrote into the
+    old place after the move, or a store that was copied without its files. Only this copy of the store is changed, and
+    only what lies below the old place: the original, where there is one, keeps its own.
     """
     from mlflow.utils.file_utils import local_file_uri_to_path
 
@@ -300,18 +300,37 @@ def _follow(connection: sqlite3.Connection, mlruns: Path) -> None:
     if uri is None:
         return
     forms = [(uri, mlruns.as_uri()), (local_file_uri_to_path(uri), str(mlruns))]  # experiment Default has a plain path
+    left: set[str] = set()
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        for (old, new), (table, column) in itertools.product(forms, PLACES):
-            if _has_column(connection, table, column):
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                    (new, len(old) + 1, len(old) + 1, f"{old}/"),
-                )
+        for table, column in PLACES:
+            if not _has_column(connection, table, column):
+                continue
+            for old, new in forms:
+                query = f"SELECT rowid, {column} FROM {table} WHERE substr({column}, 1, ?) = ?"
+                for row, place in connection.execute(query, (len(old) + 1, f"{old}/")).fetchall():
+                    moved = new + place[len(old) :]
+                    if table != "experiments" and _has_files(place) and not _has_files(moved):
+                        left.add(place)
+                    else:
+                        connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (moved, row))
     log.warning(
         "tracking store: its files were at %s; the project was moved or copied, and they are kept at %s from now on",
         *forms[1],
     )
+    if left:
+        log.warning(
+            "tracking store: runs and models with files at the old place alone: %d; they stay there, so keep %s",
+            len(left),
+            forms[1][0],
+        )
+
+
+def _has_files(place: str) -> bool:
+    """Whether there is anything at a file URI or a path."""
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    return os.path.exists(local_file_uri_to_path(place))
 
 
 def _has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
