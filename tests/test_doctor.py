@@ -207,6 +207,19 @@ def test_doctor_looks_at_a_database_that_was_given(healthy, doctor, tmp_path):
     assert not doctor(healthy, MLFLOW_TRACKING_URI=store)[0]
 
 
+def test_doctor_says_what_is_wrong_with_an_address(healthy, doctor):
+    (problem,), _ = doctor(healthy, MLFLOW_TRACKING_URI="http://[::1")
+    assert problem.startswith("MLFLOW_TRACKING_URI: expected an address")
+
+
+def test_doctor_prints_no_password(healthy, doctor, server):
+    address = server.replace("http://", "http://user:hush@")
+    (problem,), lines = doctor(healthy, MLFLOW_TRACKING_URI=address)
+    assert problem.startswith(f"{server.replace('http://', 'http://***@')}: the tracking store can't be used (")
+    assert "hush" not in "\n".join(lines)
+    assert Refusing.asked == 1
+
+
 def test_doctor_names_files_that_dvc_cannot_hash(healthy, doctor):
     folder = os.fsencode(healthy / "clips/high")
     os.rename(folder + b"/clip_00.mp4", folder + b"/caf\xe9.mp4")

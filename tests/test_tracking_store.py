@@ -20,7 +20,8 @@ from avrecog.outcome import Outcome
 from avrecog.runs import finished_rows
 from avrecog.sweep import tracking as sweep_tracking
 from avrecog.tracking import tracked
-from avrecog.tracking_store import ensure_store, experiment_id, open_store, sqlite_address
+from avrecog.tracking_address import sqlite_address
+from avrecog.tracking_store import ensure_store, experiment_id, open_store
 
 COUNT = "SELECT count(*) FROM runs"
 

@@ -68,7 +68,8 @@ def _machine() -> list[str]:
 
 def _store(problems: list[str]) -> str:
     """Where the tracking store is; runs of killed processes in it are marked so, unless it has a problem."""
-    from avrecog.tracking_store import database_path, given_address, open_store, store_problems
+    from avrecog.tracking_address import given_address, shown_address
+    from avrecog.tracking_store import database_path, open_store, store_problems
 
     found = store_problems()
     problems += found
@@ -81,7 +82,7 @@ def _store(problems: list[str]) -> str:
         except AvrecogError as error:  # it can be read, but not written
             problems.append(str(error))
     if given:
-        return f"tracking store: {given} (MLFLOW_TRACKING_URI)"
+        return f"tracking store: {shown_address(given)} (MLFLOW_TRACKING_URI)"
     return f"tracking store: {path} ({path.stat().st_size / 2**20:.1f} MiB)"
 
 

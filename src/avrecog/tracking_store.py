@@ -11,11 +11,11 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from avrecog.atomic import turn
 from avrecog.errors import TrackingError
 from avrecog.provenance import PROCESS_TAG, is_gone
+from avrecog.tracking_address import check_address, first_line, given_address, shown_address, sqlite_address
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,11 +45,6 @@ def database_path() -> Path:
     return project_root() / "mlruns" / "mlflow.db"
 
 
-def given_address() -> str | None:
-    """The store that MLFLOW_TRACKING_URI names in place of the project's own."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or None
-
-
 def ensure_store(root: Path) -> str:
     """The address of the tracking store, made if it is not there: once, whole, under a lock, in WAL mode.
 
@@ -61,7 +56,7 @@ def ensure_store(root: Path) -> str:
     given = given_address()
     if given:
         with readable():
-            check_database(given)
+            check_address(given)
         return given
     folder = root / "mlruns"
     database = folder / "mlflow.db"
@@ -157,53 +152,12 @@ def readable() -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
+        given = given_address()
+        store = shown_address(given) if given else database_path()
         raise TrackingError(
-            f"{given_address() or database_path()}: the tracking store can't be used ({first_line(error)}); see that "
-            f"it is there, whole and has room, or set MLFLOW_TRACKING_URI to another"
+            f"{store}: the tracking store can't be used ({first_line(error)}); see that it is there, whole and has "
+            f"room, or set MLFLOW_TRACKING_URI to another"
         ) from None
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, cut to one line."""
-    return (str(error) or type(error).__name__).splitlines()[0][:300]
-
-
-def sqlite_address(database: Path) -> str:
-    """The address of a SQLite database as MLflow and SQLAlchemy take it: `?` would begin a query, `%2F` is decoded.
-
-    The driver is named since MLflow makes the folders of `sqlite:///` addresses, and makes them without decoding.
-
-    Raises:
-        TrackingError: if its path is no UTF-8, which no address can hold.
-    """
-    try:
-        return f"sqlite+pysqlite:///{quote(str(database))}"
-    except UnicodeEncodeError:
-        shown = os.fsencode(database).decode(errors="backslashreplace")
-        raise TrackingError(
-            f"{shown}: MLflow can't keep runs in a folder whose name is no UTF-8; rename the folder, or set "
-            f"MLFLOW_TRACKING_URI to another store"
-        ) from None
-
-
-def check_database(address: str) -> None:
-    """Connect once to a database that is given as the store, since MLflow tries for minutes; servers are left alone.
-
-    Raises:
-        SQLAlchemyError: if it can't be opened.
-        TrackingError: if what speaks to such a database is not installed.
-    """
-    import sqlalchemy
-
-    kind = address.partition("://")[0].partition("+")[0]
-    if kind not in ("sqlite", "postgresql", "mysql", "mssql"):
-        return
-    try:
-        engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.pool.NullPool)
-    except ImportError as error:
-        raise TrackingError(f"MLFLOW_TRACKING_URI: {kind} needs a package that is missing here ({error})") from None
-    if kind != "sqlite" or Path(engine.url.database or "").parent.is_dir():  # MLflow makes the folder
-        engine.connect().close()
 
 
 def store_problems() -> list[str]:
@@ -217,7 +171,7 @@ def store_problems() -> list[str]:
         from mlflow import MlflowClient
 
         with readable(), _impatient():
-            check_database(address)
+            check_address(address)
             client = MlflowClient(address)
             found = [client.get_experiment_by_name(name) for name in (STAGES_EXPERIMENT, ROWS_EXPERIMENT)]
         problems += [
