@@ -17,7 +17,9 @@ from avrecog.tracking_store import open_store
 
 COMPILING = {
     "test.engine: torch-compiled can't run": {"test": {"engine": "torch-compiled"}},
-    "benchmark.variants: compiled can't be timed": {"benchmark": {"variants": ["eager", "folded", "compiled"]}},
+    "benchmark.report: compiled can't be timed": {
+        "benchmark": {"variants": ["eager", "compiled"], "report": "compiled"}
+    },
     "train.compile: audio can't be compiled": {"models": {"audio": {"train": {"compile": True}}}},
 }
 
@@ -121,6 +123,20 @@ def test_doctor_sees_a_missing_compiler_where_params_yaml_needs_it(healthy, doct
     projects.write_params(healthy, projects.SMALL, COMPILING[what])
     (problem,), _ = doctor(healthy)
     assert problem.startswith(f"{what} here: there is no C")
+
+
+def test_doctor_is_content_without_a_compiler_as_shipped_and_says_what_is_left_out(healthy, doctor, monkeypatch):
+    left_out = "benchmark.variants: compiled is left out here: there is no C"
+    shutil.copytree(projects.ROOT / "recipes", healthy / "recipes")
+    shutil.copy(projects.ROOT / "recipes/default.yaml", healthy / "params.yaml")
+    problems, lines = doctor(healthy)
+    assert not problems
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    problems, lines = doctor(healthy)
+    assert not problems
+    assert [line for line in lines if line.startswith(left_out)]
+    monkeypatch.setattr("avrecog.hardware.lacking_to_compile", lambda device: None)
+    assert not [line for line in doctor(healthy)[1] if line.startswith(left_out)]
 
 
 def test_doctor_sees_a_deleted_experiment_and_restores_nothing(healthy, doctor):
