@@ -28,9 +28,8 @@ def quiet(folder: Path, command: str) -> str:
     )
     said = f"{command}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert done.returncode == 0, said
-    assert not COMPLAINT.search(done.stderr.replace(GIVEN_ANYWHERE, "")), (
-        said
-    )  # where dvc warns; the stages' words are on both
+    complaint = COMPLAINT.search(done.stderr.replace(GIVEN_ANYWHERE, ""))  # where dvc warns; stages' words are on both
+    assert not complaint, said
     return done.stdout
 
 
