@@ -27,6 +27,7 @@ import psutil
 
 import projects
 from clips import make_labelled_folder
+from waiting import HANGS_S
 
 ENVIRONMENT = {
     **os.environ,
@@ -54,7 +55,7 @@ def make_project(folder: Path) -> None:
     (folder / "mlruns").mkdir()
     make_labelled_folder(folder / "clips", ["high", "low", "middle"], 16)
     projects.write_params(folder, projects.SMALL, CHANGE)
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "begin"]):
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "begin"]):
         subprocess.run(["git", "-c", "user.name=c", "-c", "user.email=c", *command], cwd=folder, check=True)
 
 
@@ -66,7 +67,7 @@ def dvc(folder: Path, *arguments: str) -> str:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=3600,
+        timeout=HANGS_S,
         check=False,
     )
     assert done.returncode == 0, f"dvc {' '.join(arguments)}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
@@ -199,7 +200,7 @@ def kill_dvc_alone(work: Path) -> int:
     print(f"dvc alone killed: the second training is refused: {refused}\n  {said.group(0) if said else ''}")
     still_there = child.is_running() and child.status() != psutil.STATUS_ZOMBIE
     print(f"  the first one goes on meanwhile: {still_there}")
-    psutil.wait_procs([child], timeout=3600)
+    psutil.wait_procs([child], timeout=HANGS_S)
     third = Repro(folder)
     third.process.wait()
     print(f"  after it has ended, `dvc repro` finishes: {third.process.returncode == 0}")

@@ -17,7 +17,9 @@ from avrecog.tracking_store import open_store
 
 COMPILING = {
     "test.engine: torch-compiled can't run": {"test": {"engine": "torch-compiled"}},
-    "benchmark.variants: compiled can't be timed": {"benchmark": {"variants": ["eager", "folded", "compiled"]}},
+    "benchmark.report: compiled can't be timed": {
+        "benchmark": {"variants": ["eager", "compiled"], "report": "compiled"}
+    },
     "train.compile: audio can't be compiled": {"models": {"audio": {"train": {"compile": True}}}},
 }
 
@@ -123,6 +125,20 @@ def test_doctor_sees_a_missing_compiler_where_params_yaml_needs_it(healthy, doct
     assert problem.startswith(f"{what} here: there is no C")
 
 
+def test_doctor_is_content_without_a_compiler_as_shipped_and_says_what_is_left_out(healthy, doctor, monkeypatch):
+    left_out = "benchmark.variants: compiled is left out here: there is no C"
+    shutil.copytree(projects.ROOT / "recipes", healthy / "recipes")
+    shutil.copy(projects.ROOT / "recipes/default.yaml", healthy / "params.yaml")
+    problems, lines = doctor(healthy)
+    assert not problems
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    problems, lines = doctor(healthy)
+    assert not problems
+    assert [line for line in lines if line.startswith(left_out)]
+    monkeypatch.setattr("avrecog.hardware.lacking_to_compile", lambda device: None)
+    assert not [line for line in doctor(healthy)[1] if line.startswith(left_out)]
+
+
 def test_doctor_sees_a_deleted_experiment_and_restores_nothing(healthy, doctor):
     client = MlflowClient(f"sqlite:///{healthy}/mlruns/mlflow.db")
     number = client.get_experiment_by_name("avrecog").experiment_id
@@ -205,6 +221,19 @@ def test_doctor_looks_at_a_database_that_was_given(healthy, doctor, tmp_path):
     assert "unable to open database file" in problem
     store = f"sqlite:///{shutil.copy(healthy / 'mlruns/mlflow.db', tmp_path / 'elsewhere.db')}"
     assert not doctor(healthy, MLFLOW_TRACKING_URI=store)[0]
+
+
+def test_doctor_says_what_is_wrong_with_an_address(healthy, doctor):
+    (problem,), _ = doctor(healthy, MLFLOW_TRACKING_URI="http://[::1")
+    assert problem.startswith("MLFLOW_TRACKING_URI: expected an address")
+
+
+def test_doctor_prints_no_password(healthy, doctor, server):
+    address = server.replace("http://", "http://user:hush@")
+    (problem,), lines = doctor(healthy, MLFLOW_TRACKING_URI=address)
+    assert problem.startswith(f"{server.replace('http://', 'http://***@')}: the tracking store can't be used (")
+    assert "hush" not in "\n".join(lines)
+    assert Refusing.asked == 1
 
 
 def test_doctor_names_files_that_dvc_cannot_hash(healthy, doctor):

@@ -13,14 +13,15 @@ import pytest
 from mlflow import MlflowClient
 
 import projects
-from avrecog import provenance, tracking
+from avrecog import provenance, tracking, tracking_store
 from avrecog.config import Params
 from avrecog.errors import TrackingError
 from avrecog.outcome import Outcome
 from avrecog.runs import finished_rows
 from avrecog.sweep import tracking as sweep_tracking
 from avrecog.tracking import tracked
-from avrecog.tracking_store import ensure_store, experiment_id, open_store, sqlite_address
+from avrecog.tracking_address import sqlite_address
+from avrecog.tracking_store import ensure_store, experiment_id, open_store
 
 COUNT = "SELECT count(*) FROM runs"
 
@@ -263,6 +264,63 @@ def test_a_project_that_was_moved_keeps_its_files_where_it_is_now(old_project, t
     caplog.clear()
     track(new)
     assert "its files were at" not in caplog.text
+
+
+def written(root, text):
+    """A stage that keeps a file which says `text`; its run."""
+    (root / "note.txt").write_text(text)
+    track(root, lambda run: run.log(Outcome("done", {}, files=[root / "note.txt"])))
+    return max(runs_of(root, "avrecog-stages"), key=lambda run: run.info.start_time)
+
+
+def test_files_that_were_written_into_the_old_place_after_the_move_are_found_there(
+    old_project, tmp_path, monkeypatch, caplog
+):
+    (before,) = runs_of(old_project, "avrecog-stages")
+    new = tmp_path / "new"
+    shutil.move(old_project, new)
+    with monkeypatch.context() as earlier_version:
+        earlier_version.setattr(tracking_store, "_follow", lambda *_: None)
+        between = written(new, "written between the move and the upgrade")
+    assert (old_project / "mlruns/avrecog-stages" / between.info.run_id).exists()
+    after = written(new, "written since")
+    assert "runs and models with files at the old place alone: 1;" in caplog.text
+    fetched = tmp_path / "fetched"
+    assert text_of(new, before, "note.txt", fetched) == "written in the old place"
+    assert text_of(new, between, "note.txt", fetched) == "written between the move and the upgrade"
+    assert text_of(new, after, "note.txt", fetched) == "written since"
+    folders = {path.name for path in (new / "mlruns/avrecog-stages").iterdir()}
+    assert folders == {before.info.run_id, after.info.run_id}
+    caplog.clear()
+    track(new)
+    assert "tracking store" not in caplog.text
+
+
+def test_a_store_that_was_copied_alone_finds_the_files_of_the_original(old_project, tmp_path, caplog):
+    (before,) = runs_of(old_project, "avrecog-stages")
+    unchanged = contents(old_project), files_below(old_project)
+    new = tmp_path / "copy"
+    (new / "mlruns").mkdir(parents=True)
+    with (
+        contextlib.closing(sqlite3.connect(old_project / "mlruns/mlflow.db")) as source,
+        contextlib.closing(sqlite3.connect(new / "mlruns/mlflow.db")) as target,
+    ):
+        source.backup(target)
+    after = written(new, "written in the copy")
+    assert text_of(new, before, "note.txt", tmp_path / "fetched") == "written in the old place"
+    assert (new / "mlruns/avrecog-stages" / after.info.run_id / "artifacts/note.txt").exists()
+    assert (contents(old_project), files_below(old_project)) == unchanged
+    assert "runs and models with files at the old place alone: 1;" in caplog.text
+
+
+def test_runs_without_files_follow_a_project_that_was_copied(old_project, tmp_path):
+    track(old_project)
+    shutil.rmtree(old_project / "mlruns/avrecog-stages")
+    new = tmp_path / "copy"
+    shutil.copytree(old_project, new, symlinks=True)
+    track(new)
+    place = (new / "mlruns/avrecog-stages").as_uri()
+    assert all(run.info.artifact_uri.startswith(f"{place}/") for run in runs_of(new, "avrecog-stages"))
 
 
 def test_a_copy_of_a_project_leaves_the_original_alone(old_project, tmp_path):

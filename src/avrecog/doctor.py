@@ -39,7 +39,9 @@ def examine() -> tuple[list[str], bool]:
         )
     if not problems:
         lines += [*_machine(), _store(problems)]
-        problems += [*_repository_problems(), *params_problems()]
+        of_params, notes = params_findings()
+        problems += [*_repository_problems(), *of_params]
+        lines += notes
     lines += [f"problem: {problem}" for problem in problems] or ["all is well"]
     return lines, not problems
 
@@ -68,7 +70,8 @@ def _machine() -> list[str]:
 
 def _store(problems: list[str]) -> str:
     """Where the tracking store is; runs of killed processes in it are marked so, unless it has a problem."""
-    from avrecog.tracking_store import database_path, given_address, open_store, store_problems
+    from avrecog.tracking_address import given_address, shown_address
+    from avrecog.tracking_store import database_path, open_store, store_problems
 
     found = store_problems()
     problems += found
@@ -81,7 +84,7 @@ def _store(problems: list[str]) -> str:
         except AvrecogError as error:  # it can be read, but not written
             problems.append(str(error))
     if given:
-        return f"tracking store: {given} (MLFLOW_TRACKING_URI)"
+        return f"tracking store: {shown_address(given)} (MLFLOW_TRACKING_URI)"
     return f"tracking store: {path} ({path.stat().st_size / 2**20:.1f} MiB)"
 
 
@@ -96,8 +99,11 @@ def _repository_problems() -> list[str]:
     return []
 
 
-def params_problems() -> list[str]:
-    """Every section of params.yaml, validated at once; then what hangs on several, and on this machine."""
+def params_findings() -> tuple[list[str], list[str]]:
+    """Problems of params.yaml, every section validated at once, then what hangs on several and on this machine.
+
+    Returns: the problems, and what the pipeline goes on without.
+    """
     from avrecog.benchmarking import BenchmarkConfig
     from avrecog.config import At, load_params, read_yaml
     from avrecog.fusion import FuseConfig
@@ -128,12 +134,13 @@ def params_problems() -> list[str]:
             **models,
         )
     except AvrecogError as error:
-        return [str(error)]
-    problems = []
+        return [str(error)], []
+    problems: list[str] = []
+    notes: list[str] = []
     in_use = {"pipeline": params.pipeline.models, "selfsupervised": params.selfsupervised.models}
     compiled = ["test.engine: torch-compiled can't run"] if params.test.engine == "torch-compiled" else []
-    if "compiled" in params.benchmark.variants:
-        compiled.append("benchmark.variants: compiled can't be timed")
+    if params.benchmark.report == "compiled":
+        compiled.append("benchmark.report: compiled can't be timed")
     for name in named:
         model = getattr(params, f"model {name}")
         try:
@@ -154,11 +161,14 @@ def params_problems() -> list[str]:
         for name in params.selfsupervised.models
         if name in named and (architecture := getattr(params, f"model {name}").architecture) != "avsync"
     ]
-    if compiled and (lacking := lacking_to_compile(pick_device())):
+    timed = "compiled" in params.benchmark.variants
+    if (compiled or timed) and (lacking := lacking_to_compile(pick_device())):
         problems += [f"{what} here: {lacking}, or choose another" for what in compiled]
+        if timed and params.benchmark.report != "compiled":
+            notes.append(f"benchmark.variants: compiled is left out here: {lacking}")
     annotation = media_path(params.data.annotation)
     if not annotation.exists():
         problems.append(f"data.annotation: {params.data.annotation} does not exist")
     if unwatchable := why_unwatchable(annotation, params.data.annotation):
         problems.append(f"data.annotation: {unwatchable}")
-    return problems
+    return problems, notes

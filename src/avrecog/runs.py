@@ -8,11 +8,11 @@ from pathlib import Path
 from avrecog.errors import ScoreError, TrackingError
 from avrecog.predictions import FILE, Predictions, predictions_text, read_predictions
 from avrecog.tracking import comparable_rows
+from avrecog.tracking_address import given_address
 from avrecog.tracking_store import (
     ROWS_EXPERIMENT,
     database_path,
     experiment_id,
-    given_address,
     open_store,
     readable,
 )

@@ -21,11 +21,11 @@ from avrecog.entry import kept_log
 from avrecog.errors import AvrecogError
 from avrecog.outcome import Outcome
 from avrecog.provenance import file_digest, origin_tags
+from avrecog.tracking_address import first_line
 from avrecog.tracking_store import (
     ROWS_EXPERIMENT,
     STAGES_EXPERIMENT,
     ensured_experiment_id,
-    first_line,
     open_store,
     readable,
 )

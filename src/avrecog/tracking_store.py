@@ -5,18 +5,17 @@ wherever MLFLOW_TRACKING_URI points.
 """
 
 import contextlib
-import itertools
 import logging
 import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from avrecog.atomic import turn
 from avrecog.errors import TrackingError
 from avrecog.provenance import PROCESS_TAG, is_gone
+from avrecog.tracking_address import check_address, first_line, given_address, shown_address, sqlite_address
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,11 +45,6 @@ def database_path() -> Path:
     return project_root() / "mlruns" / "mlflow.db"
 
 
-def given_address() -> str | None:
-    """The store that MLFLOW_TRACKING_URI names in place of the project's own."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or None
-
-
 def ensure_store(root: Path) -> str:
     """The address of the tracking store, made if it is not there: once, whole, under a lock, in WAL mode.
 
@@ -62,7 +56,7 @@ def ensure_store(root: Path) -> str:
     given = given_address()
     if given:
         with readable():
-            check_database(given)
+            check_address(given)
         return given
     folder = root / "mlruns"
     database = folder / "mlflow.db"
@@ -158,53 +152,12 @@ def readable() -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
+        given = given_address()
+        store = shown_address(given) if given else database_path()
         raise TrackingError(
-            f"{given_address() or database_path()}: the tracking store can't be used ({first_line(error)}); see that "
-            f"it is there, whole and has room, or set MLFLOW_TRACKING_URI to another"
+            f"{store}: the tracking store can't be used ({first_line(error)}); see that it is there, whole and has "
+            f"room, or set MLFLOW_TRACKING_URI to another"
         ) from None
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, cut to one line."""
-    return (str(error) or type(error).__name__).splitlines()[0][:300]
-
-
-def sqlite_address(database: Path) -> str:
-    """The address of a SQLite database as MLflow and SQLAlchemy take it: `?` would begin a query, `%2F` is decoded.
-
-    The driver is named since MLflow makes the folders of `sqlite:///` addresses, and makes them without decoding.
-
-    Raises:
-        TrackingError: if its path is no UTF-8, which no address can hold.
-    """
-    try:
-        return f"sqlite+pysqlite:///{quote(str(database))}"
-    except UnicodeEncodeError:
-        shown = os.fsencode(database).decode(errors="backslashreplace")
-        raise TrackingError(
-            f"{shown}: MLflow can't keep runs in a folder whose name is no UTF-8; rename the folder, or set "
-            f"MLFLOW_TRACKING_URI to another store"
-        ) from None
-
-
-def check_database(address: str) -> None:
-    """Connect once to a database that is given as the store, since MLflow tries for minutes; servers are left alone.
-
-    Raises:
-        SQLAlchemyError: if it can't be opened.
-        TrackingError: if what speaks to such a database is not installed.
-    """
-    import sqlalchemy
-
-    kind = address.partition("://")[0].partition("+")[0]
-    if kind not in ("sqlite", "postgresql", "mysql", "mssql"):
-        return
-    try:
-        engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.pool.NullPool)
-    except ImportError as error:
-        raise TrackingError(f"MLFLOW_TRACKING_URI: {kind} needs a package that is missing here ({error})") from None
-    if kind != "sqlite" or Path(engine.url.database or "").parent.is_dir():  # MLflow makes the folder
-        engine.connect().close()
 
 
 def store_problems() -> list[str]:
@@ -218,7 +171,7 @@ def store_problems() -> list[str]:
         from mlflow import MlflowClient
 
         with readable(), _impatient():
-            check_database(address)
+            check_address(address)
             client = MlflowClient(address)
             found = [client.get_experiment_by_name(name) for name in (STAGES_EXPERIMENT, ROWS_EXPERIMENT)]
         problems += [
@@ -233,7 +186,7 @@ def store_problems() -> list[str]:
             if old is not None:
                 problems.append(
                     f"tracking store: it has its files at {old}, from where the project was moved or copied; the next "
-                    f"stage has them follow to {database.parent}"
+                    f"stage has those that came along follow to {database.parent}, and writes there"
                 )
     except TrackingError as error:
         problems.append(str(error))
@@ -289,10 +242,11 @@ def _is_at(folder: Path, uri: str) -> bool:
 
 
 def _follow(connection: sqlite3.Connection, mlruns: Path) -> None:
-    """Have the files of a store that was moved or copied with its project at their new place.
+    """Have the files of a store that was moved or copied with its project at their new place, new runs' at any rate.
 
-    Only this copy of the store is changed, and only what lies below the old place: the original, where there is one,
-    keeps its own.
+    Files that are at the old place and not at the new one are left there: runs that an earlier version wrote into the
+    old place after the move, or a store that was copied without its files. Only this copy of the store is changed, and
+    only what lies below the old place: the original, where there is one, keeps its own.
     """
     from mlflow.utils.file_utils import local_file_uri_to_path
 
@@ -300,18 +254,37 @@ def _follow(connection: sqlite3.Connection, mlruns: Path) -> None:
     if uri is None:
         return
     forms = [(uri, mlruns.as_uri()), (local_file_uri_to_path(uri), str(mlruns))]  # experiment Default has a plain path
+    left: set[str] = set()
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        for (old, new), (table, column) in itertools.product(forms, PLACES):
-            if _has_column(connection, table, column):
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                    (new, len(old) + 1, len(old) + 1, f"{old}/"),
-                )
+        for table, column in PLACES:
+            if not _has_column(connection, table, column):
+                continue
+            for old, new in forms:
+                query = f"SELECT rowid, {column} FROM {table} WHERE substr({column}, 1, ?) = ?"
+                for row, place in connection.execute(query, (len(old) + 1, f"{old}/")).fetchall():
+                    moved = new + place[len(old) :]
+                    if table != "experiments" and _has_files(place) and not _has_files(moved):
+                        left.add(place)
+                    else:
+                        connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (moved, row))
     log.warning(
         "tracking store: its files were at %s; the project was moved or copied, and they are kept at %s from now on",
         *forms[1],
     )
+    if left:
+        log.warning(
+            "tracking store: runs and models with files at the old place alone: %d; they stay there, so keep %s",
+            len(left),
+            forms[1][0],
+        )
+
+
+def _has_files(place: str) -> bool:
+    """Whether there is anything at a file URI or a path."""
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    return os.path.exists(local_file_uri_to_path(place))
 
 
 def _has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:

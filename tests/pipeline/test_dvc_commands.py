@@ -8,6 +8,7 @@ import pytest
 
 import chaos
 import projects
+from waiting import HANGS_S
 
 TINY = {
     "train": {"epochs": 1, "warmup_epochs": 0},
@@ -23,13 +24,12 @@ def quiet(folder: Path, command: str) -> str:
     """What a command printed, which must have ended with 0 and have nothing to complain of."""
     environment = {**chaos.ENVIRONMENT, "COLUMNS": "200"}
     done = subprocess.run(
-        command.split(), cwd=folder, env=environment, capture_output=True, text=True, timeout=1500, check=False
+        command.split(), cwd=folder, env=environment, capture_output=True, text=True, timeout=HANGS_S, check=False
     )
     said = f"{command}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert done.returncode == 0, said
-    assert not COMPLAINT.search(done.stderr.replace(GIVEN_ANYWHERE, "")), (
-        said
-    )  # where dvc warns; the stages' words are on both
+    complaint = COMPLAINT.search(done.stderr.replace(GIVEN_ANYWHERE, ""))  # where dvc warns; stages' words are on both
+    assert not complaint, said
     return done.stdout
 
 
@@ -46,7 +46,7 @@ def complete(tmp_path, request):
     projects.write_params(folder, projects.SMALL, TINY, request.param)
     for key, value in (("user.name", "c"), ("user.email", "c@localhost")):
         subprocess.run(["git", "config", key, value], cwd=folder, check=True)
-    subprocess.run(["git", "init", "-q", "--bare", tmp_path / "code.git"], check=True)
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", tmp_path / "code.git"], check=True)
     subprocess.run(["git", "remote", "add", "origin", tmp_path / "code.git"], cwd=folder, check=True)
     quiet(folder, f"dvc remote add --default store {tmp_path / 'data'}")
     quiet(folder, "dvc repro")
@@ -83,8 +83,8 @@ def test_every_command_of_dvc_ends_well_after_a_complete_run(complete, tmp_path)
     quiet(complete, "dvc exp branch first kept")
     subprocess.run(["git", "checkout", "-q", "kept"], cwd=complete, check=True)
     quiet(complete, "dvc checkout")
-    quiet(complete, "dvc plots diff master kept")
-    quiet(complete, "dvc metrics diff master kept")
+    quiet(complete, "dvc plots diff main kept")
+    quiet(complete, "dvc metrics diff main kept")
     quiet(complete, "dvc gc --workspace --force")
     quiet(complete, "dvc push")
 
