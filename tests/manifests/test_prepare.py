@@ -366,6 +366,18 @@ def test_two_files_of_one_stem_are_two_clips(tmp_path):
     assert sorted(ids)[6:9] == ["low/0.flac", "low/0.wav", "low/1"]
 
 
+def test_the_sound_beside_its_own_film_is_cut_to_its_side(tmp_path):
+    for number in range(20):
+        folder = tmp_path / "clips" / "xy"[number % 2]
+        make_tone(folder / f"{number}.wav", 300.0 + 20 * number)
+        make_tone(folder / f"{number}.flac", 305.0 + 20 * number)  # of other bytes, as a film's are
+    prepared(tmp_path / "clips", val_fraction=0.3)
+    splits = read_splits(tmp_path / "out/splits.csv")
+    assert len(splits) == 40
+    assert set(splits.values()) == {"train", "val", "test"}
+    assert all(splits[name] == splits[name.replace(".wav", ".flac")] for name in splits if name.endswith(".wav"))
+
+
 def test_no_ending_is_asked_for(tmp_path):
     root = tree(tmp_path / "clips", ["low", "high"])
     for number in range(6):

@@ -9,12 +9,11 @@ from avrecog.config import Text, section
 from avrecog.errors import ConfigError, ManifestError, MediaError
 from avrecog.manifests.annotated import AnnotatedClip
 from avrecog.manifests.clip import media_path
-from avrecog.manifests.names import cleaned
+from avrecog.manifests.names import cleaned, stem
 from avrecog.media import features
 from avrecog.media.container import probe
 from avrecog.media.kinds import claims_to_be_media
 
-ENDING = re.compile(r"\.(?=[^.]*[A-Za-z])[A-Za-z0-9]{1,5}$")
 TIMES = re.compile(r"_\d{6}_\d{6}$")  # begin and end in seconds, which the downloaders write behind a video's id
 
 
@@ -175,11 +174,6 @@ def _is_count(text: str) -> bool:
     return len(text) < 10 and text.isascii() and text.isdigit()
 
 
-def _stem(name: str) -> str:
-    """A file's name without its ending, which holds a letter: a dot and a number belong to the name."""
-    return ENDING.sub("", name)
-
-
 def _is_media(path: Path) -> bool:
     """Whether a file is media, or claims to be: then stage prepare says what is wrong with it."""
     if claims_to_be_media(path):
@@ -192,7 +186,7 @@ def _is_media(path: Path) -> bool:
 
 
 def _video_id(path: str) -> str:
-    return TIMES.sub("", _stem(os.path.basename(path)))
+    return TIMES.sub("", stem(os.path.basename(path)))
 
 
 class _Root:
@@ -224,8 +218,8 @@ class _Root:
         folders = [self._folder(each) for each in dict.fromkeys([parent, *of_class])]
         if name in folders[0].files:
             return os.path.join(self._written, path)
-        stem = _stem(name) if name.endswith(features.ENDING) else name
-        ways = (("files", name), ("by_stem", stem), ("by_id", stem), ("by_id", _stem(name)))  # the nearest first
+        bare = stem(name) if name.endswith(features.ENDING) else name
+        ways = (("files", name), ("by_stem", bare), ("by_id", bare), ("by_id", stem(name)))  # the nearest first
         fitting = [[file for folder in folders for file in getattr(folder, table).get(key, ())] for table, key in ways]
         if len({file for files in fitting for file in files}) > 1:  # what a downloader puts beside a video fits as well
             fitting = [[file for file in files if _is_media(self._real / file)] for files in fitting]
@@ -262,8 +256,8 @@ class _Folder:
         for file in files:
             if file.startswith(".") or file.endswith(features.ENDING):
                 continue
-            path, stem = os.path.join(name, file), _stem(file)
+            path, bare = os.path.join(name, file), stem(file)
             self.files[file] = [path]
-            self.by_stem.setdefault(stem, []).append(path)
-            if TIMES.search(stem):
-                self.by_id.setdefault(TIMES.sub("", stem), []).append(path)
+            self.by_stem.setdefault(bare, []).append(path)
+            if TIMES.search(bare):
+                self.by_id.setdefault(TIMES.sub("", bare), []).append(path)
