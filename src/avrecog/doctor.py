@@ -4,6 +4,7 @@ Packages are looked up before any is imported, so that a missing or broken one i
 """
 
 import importlib
+import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
@@ -157,7 +158,7 @@ def params_problems() -> list[str]:
     if compiled and (lacking := lacking_to_compile(pick_device())):
         problems += [f"{what} here: {lacking}, or choose another" for what in compiled]
     annotation = media_path(params.data.annotation)
-    if not annotation.exists():
+    if not os.path.exists(annotation):
         problems.append(f"data.annotation: {params.data.annotation} does not exist")
     if unwatchable := why_unwatchable(annotation, params.data.annotation):
         problems.append(f"data.annotation: {unwatchable}")

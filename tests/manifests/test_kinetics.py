@@ -75,6 +75,12 @@ def test_both_forms_are_parsed_from_the_right(read, tmp_path, line, path, label)
     assert clip.n_frames == (300 if "300" in line else None)
 
 
+@pytest.mark.parametrize("name", ["a" * 300, f"{'a' * 300}/b.mp4", "b/" * 3000 + "c"])
+def test_a_name_that_no_file_can_have_is_that_of_a_file_that_is_not_there(read, tmp_path, name):
+    (clip,) = read(f"{name} 1\n")
+    assert clip.path == str(tmp_path / "root" / name)
+
+
 def test_blank_lines_a_byte_order_mark_and_crlf_change_nothing_but_the_line_numbers(read):
     clips = read(b"\xef\xbb\xbfa 1\r\n\r\nb 0\r\n", labels="abseiling\r\nair drumming\r\n\r\n")
     assert [(clip.where, clip.label) for clip in clips] == [

@@ -187,6 +187,9 @@ def test_folds_are_heeded(run):
     [
         ({"path": "broken.mp4"}, "can't be decoded"),
         ({"path": "missing.wav"}, "no such file"),
+        ({"path": f"{'a' * 300}.wav"}, "can't be read (File name too long)"),
+        ({"path": f"{'a' * 300}/0.wav"}, "can't be read (File name too long)"),
+        ({"path": "b/" * 3000 + "0.npy"}, "can't be read (File name too long)"),
         ({"path": "a.wav", "start": 1.5}, "starts at 1.5 s, but the file lasts 1 s"),
         ({"path": "a.wav", "start": 0.995}, "expected 0.01 s at least, got 0.995 to 1 s"),
     ],
@@ -200,6 +203,19 @@ def test_a_clip_that_cannot_be_read_is_skipped_counted_and_listed(run, row, reas
     assert skipped["where"].endswith(".csv, line 12")
     assert reason in skipped["reason"]
     assert "bad" not in read_splits(out / "splits.csv")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read anywhere")
+@pytest.mark.parametrize("folder", ["closed", "closed/deeper"])
+def test_a_clip_in_a_folder_that_may_not_be_read_is_skipped(run, tmp_path, folder):
+    made = make_tone(tmp_path / folder / "e.wav").path
+    (tmp_path / "closed").chmod(0)
+    try:
+        out = run([*spans(), {"path": made, "label": "x"}], max_skipped=0.1)
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+    report = json.loads((out / "report.json").read_text())
+    assert [item["reason"] for item in report["skipped"]] == [f"{made}: can't be read (Permission denied)"]
 
 
 def test_too_many_unreadable_clips_fail_with_the_list(run):

@@ -116,7 +116,7 @@ def check_only_lists(folder: Path) -> None:
     Raises:
         ManifestError: if it is no folder, or holds a folder or a file that isn't text.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ManifestError(f"{folder}: expected a folder with the lists and the label map (source kinetics)")
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.is_dir() or not _is_text(entry.path):
@@ -200,7 +200,7 @@ class _Root:
         """
         self._written, self._real = written, media_path(written)
         self._folders: dict[str, _Folder] = {}
-        if not self._real.is_dir():
+        if not os.path.isdir(self._real):
             raise ManifestError(f"data.kinetics.{key}: {written} is no folder; expected the one that holds the media")
         self._classes: dict[str, list[str]] = {}  # cleaned name -> folders
         for entry in sorted(os.scandir(self._real), key=lambda entry: entry.name):
@@ -250,7 +250,7 @@ class _Folder:
         self.by_stem: dict[str, list[str]] = {}
         self.by_id: dict[str, list[str]] = {}
         try:
-            files = sorted(os.listdir(real)) if real.is_dir() else []
+            files = sorted(os.listdir(real)) if os.path.isdir(real) else []
         except OSError as error:
             raise ManifestError(f"{real}: can't be listed ({error.strerror})") from None
         for file in files:

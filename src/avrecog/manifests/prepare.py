@@ -88,7 +88,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         except MediaError as error:
             skipped.append({"clip_id": shown(clip_id), "where": row.where, "reason": str(error)})
     ends_cut = [clip.clip_id for row, clip in zip(kept, clips, strict=True) if (row.stop_s or 0) > _stop_s(clip) + 0.1]
-    n_missing = sum(not media_path(row.path).exists() for row in annotated)
+    n_missing = sum(not os.path.exists(media_path(row.path)) for row in annotated)
     report = {"n_clips": len(clips), "n_skipped": len(skipped), "n_missing": n_missing, "skipped": skipped}
     report["ends_cut"] = ends_cut  # annotated to end after their file does
     report["passed_over"] = [dataclasses.asdict(other) for other in others]
