@@ -174,10 +174,18 @@ def _is_count(text: str) -> bool:
     return len(text) < 10 and text.isascii() and text.isdigit()
 
 
+def _media_among(root: Path, files: set[str]) -> set[str]:
+    """Those that claim to be media (stage prepare says what is wrong with them); where none does, those that are.
+
+    What a downloader puts beside a video (`<id>.json`, `<id>.jpg`) is not opened then: probing it may take longer than
+    probing a video.
+    """
+    return {file for file in files if claims_to_be_media(root / file)} or {
+        file for file in files if _is_media(root / file)
+    }
+
+
 def _is_media(path: Path) -> bool:
-    """Whether a file is media, or claims to be: then stage prepare says what is wrong with it."""
-    if claims_to_be_media(path):
-        return True
     try:
         probe(path)
     except MediaError:
@@ -221,8 +229,10 @@ class _Root:
         bare = stem(name) if name.endswith(features.ENDING) else name
         ways = (("files", name), ("by_stem", bare), ("by_id", bare), ("by_id", stem(name)))  # the nearest first
         fitting = [[file for folder in folders for file in getattr(folder, table).get(key, ())] for table, key in ways]
-        if len({file for files in fitting for file in files}) > 1:  # what a downloader puts beside a video fits as well
-            fitting = [[file for file in files if _is_media(self._real / file)] for files in fitting]
+        candidates = {file for files in fitting for file in files}
+        if len(candidates) > 1:
+            media = _media_among(self._real, candidates)
+            fitting = [[file for file in files if file in media] for files in fitting]
         for found in fitting:
             if len(found) > 1:
                 raise ValueError(f"{path} may be {' or '.join(found[:3])} below {self._written}; keep one of them")
