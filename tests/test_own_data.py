@@ -245,6 +245,18 @@ def test_the_splits_that_it_tells_are_those_of_stage_prepare(project, tmp_path, 
     assert len({clip.group for clip in clips}) == 5
 
 
+def test_the_sound_beside_its_own_film_is_counted_to_its_side_as_stage_prepare_does(project, tmp_path, tones, capsys):
+    shutil.copytree(tones, tmp_path / "clips")
+    for index, path in enumerate(sorted((tmp_path / "clips").glob("*/*"))):
+        make_tone(path.with_suffix(".flac"), 2000.0 + 20 * index)
+    avrecog(project, "data", tmp_path / "clips")
+    clips = prepared(project)
+    splits = list(read_splits(project / "data/splits.csv").values())
+    sizes = ", ".join(f"{splits.count(name)} {name}" for name in ("train", "val", "test"))
+    assert f"splits: {sizes}\n" in capsys.readouterr().out
+    assert len({clip.group for clip in clips}) == len(clips) / 2
+
+
 def test_few_clips_uneven_classes_and_missing_groups_are_advised_about_and_folds_named(
     project, tmp_path, tones, capsys
 ):

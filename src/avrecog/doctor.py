@@ -4,6 +4,7 @@ Packages are looked up before any is imported, so that a missing or broken one i
 """
 
 import importlib
+import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
@@ -167,7 +168,7 @@ def params_findings() -> tuple[list[str], list[str]]:
         if timed and params.benchmark.report != "compiled":
             notes.append(f"benchmark.variants: compiled is left out here: {lacking}")
     annotation = media_path(params.data.annotation)
-    if not annotation.exists():
+    if not os.path.exists(annotation):
         problems.append(f"data.annotation: {params.data.annotation} does not exist")
     if unwatchable := why_unwatchable(annotation, params.data.annotation):
         problems.append(f"data.annotation: {unwatchable}")

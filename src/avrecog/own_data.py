@@ -17,6 +17,7 @@ from avrecog.errors import ConfigError, ManifestError, MediaError, NotMediaError
 from avrecog.inputs import needs
 from avrecog.manifests.annotated import AnnotatedClip
 from avrecog.manifests.clip import media_path
+from avrecog.manifests.groups import with_groups
 from avrecog.manifests.media_files import MediaFile, read_media
 from avrecog.manifests.prepare import DataConfig, with_clean_names
 from avrecog.manifests.splits import make_splits
@@ -184,7 +185,7 @@ def _split(data: DataConfig, looked: Looked) -> Counter[str]:
         ManifestError: if they can't be split, or are of one class.
         LeakError: if clips that belong together are annotated to be in two.
     """
-    rows = looked.rows
+    rows = with_groups(looked.rows, [row.path for row in looked.rows])
     labels = {row.label for row in rows}
     if len(labels) < 2:
         raise ManifestError(
@@ -194,7 +195,7 @@ def _split(data: DataConfig, looked: Looked) -> Counter[str]:
         make_splits(
             [row.where for row in rows],
             [row.label for row in rows],
-            [row.group or row.path for row in rows],
+            [str(row.group) for row in rows],
             [row.split for row in rows],
             [row.fold for row in rows],
             data.test_fold,

@@ -6,6 +6,7 @@ before.
 
 import difflib
 import io
+import os
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def apply_recipe(name: str, annotation: Path | None) -> str:
         raise ConfigError(f"recipe {name}: there is no {FOLDER}/{name}.yaml; recipes: {', '.join(recipe_names())}")
     recipe = {} if name == DEFAULT else read_yaml(FOLDER / f"{name}.yaml")
     if annotation is not None:
-        if not annotation.exists():
+        if not os.path.exists(annotation):
             raise ConfigError(f"--annotation: {annotation} does not exist")
         if recipe.get("data", {}).get("source") == "kinetics":
             check_only_lists(annotation)

@@ -4,13 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from avrecog.config import validate
 from avrecog.errors import ConfigError, LeakError, ManifestError
+from avrecog.manifests import kinetics
 from avrecog.manifests.annotated import AnnotatedClip
 from avrecog.manifests.clip import read_labels, read_manifest, read_splits
 from avrecog.manifests.kinetics import KineticsConfig, check_only_lists, read_kinetics, read_label_map
 from avrecog.manifests.prepare import DataConfig, prepare
+from avrecog.media.kinds import claims_to_be_media
 from clips import make_kinetics, make_tone
 
 NAMES = {"train": "train.txt", "label_map": "labels.txt"}
@@ -75,6 +78,12 @@ def test_both_forms_are_parsed_from_the_right(read, tmp_path, line, path, label)
     assert clip.n_frames == (300 if "300" in line else None)
 
 
+@pytest.mark.parametrize("name", ["a" * 300, f"{'a' * 300}/b.mp4", "b/" * 3000 + "c"])
+def test_a_name_that_no_file_can_have_is_that_of_a_file_that_is_not_there(read, tmp_path, name):
+    (clip,) = read(f"{name} 1\n")
+    assert clip.path == str(tmp_path / "root" / name)
+
+
 def test_blank_lines_a_byte_order_mark_and_crlf_change_nothing_but_the_line_numbers(read):
     clips = read(b"\xef\xbb\xbfa 1\r\n\r\nb 0\r\n", labels="abseiling\r\nair drumming\r\n\r\n")
     assert [(clip.where, clip.label) for clip in clips] == [
@@ -111,6 +120,24 @@ def test_a_file_written_in_full_wins_over_its_like(found):
 def test_what_a_downloader_leaves_beside_a_file_is_not_taken_for_it(found):
     assert found("a", "a.MTS", "a.txt") == "a.MTS"
     assert found("b", "b_000012_000022.amr", "b_000012_000022.txt") == "b_000012_000022.amr"
+
+
+def test_what_a_downloader_leaves_beside_a_file_is_not_even_probed(found, monkeypatch):
+    probed: list[str] = []
+    probe = kinetics.probe
+    monkeypatch.setattr(kinetics, "probe", lambda path: probed.append(path.name) or probe(path))
+    video = "air drumming/a_000012_000022.mp4"
+    assert found("a", video, "a.json", "air drumming/a.jpg", "air drumming/a.info.json", "air drumming/a.txt") == video
+    assert probed == []
+
+
+def test_where_no_file_claims_to_be_media_the_one_that_is_so_is_taken(found, tmp_path):
+    (tmp_path / "root").mkdir()
+    tone = np.sin(np.arange(16_000) * 0.1) * 0.3
+    soundfile.write(tmp_path / "root/a.xyz", tone, 16_000, format="MP3")
+    assert not claims_to_be_media(tmp_path / "root/a.xyz")
+    (tmp_path / "root/a.json").write_text("{}")
+    assert found("a", "a.txt") == "a.xyz"
 
 
 def test_a_number_behind_a_dot_is_no_ending(found):

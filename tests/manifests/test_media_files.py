@@ -1,3 +1,4 @@
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -8,7 +9,8 @@ import pytest
 
 from avrecog.errors import MediaError
 from avrecog.manifests import media_files
-from avrecog.manifests.media_files import MediaFile, read_media
+from avrecog.manifests.clip import Clip
+from avrecog.manifests.media_files import MediaFile, check_unchanged, read_media
 from avrecog.state_folder import state_folder
 from clips import make_tone
 
@@ -72,6 +74,15 @@ def test_a_file_that_was_written_just_now_is_read_again(tmp_path, probed):
     assert probed == ["a.wav", "a.wav"]
 
 
+def test_a_path_that_is_written_in_two_ways_is_remembered_in_both(tones, probed):
+    both = [tones[0], tones[0].parent / "x" / ".." / tones[0].name]
+    (tones[0].parent / "x").mkdir()
+    read_media(both)
+    probed.clear()
+    read_media(both)
+    assert probed == []
+
+
 def test_another_prober_probes_again(tones, probed, monkeypatch):
     read_media(tones)
     monkeypatch.setattr(media_files, "_prober", lambda: "another")
@@ -128,6 +139,37 @@ def test_entries_that_make_no_sense_are_read_anew(tones):
     assert read_media(tones) == first
 
 
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *(
+            f"probe = replace(probe, '\"{name}\": {value}', '\"{name}\": {other}')"
+            for name, value, others in [
+                ("duration_s", "1.0", ("NaN", "-3", "1e400", "1e300")),
+                ("sample_rate", "16000", ("-1", "0", 10**30)),
+                ("fps", "0.0", ("Infinity", "-1.0", "1e300")),
+            ]
+            for other in others
+        ),
+        *(f"{name} = CAST(X'ff' AS TEXT)" for name in ("digest", "prober", "probe")),
+        *(f"{name} = {value}" for name in ("digest", "prober", "probe") for value in ("7", "NULL", "X'ff'")),
+    ],
+)
+def test_what_no_file_can_hold_is_read_anew_and_then_remembered(tones, probed, caplog, cell):
+    first = read_media(tones)
+    connection = sqlite3.connect(database())
+    with connection:
+        before = connection.execute("SELECT * FROM files").fetchall()
+        connection.execute(f"UPDATE files SET {cell}")
+    connection.text_factory = bytes
+    assert connection.execute("SELECT * FROM files").fetchall() != before
+    connection.close()
+    for _ in range(2):
+        assert read_media(tones) == first
+    assert len(probed) == 6
+    assert not caplog.text
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
 def test_a_folder_that_cannot_be_written_costs_only_the_record(tones, project_root):
     project_root.mkdir()
@@ -153,6 +195,93 @@ def test_several_may_read_at_once(tones, probed):
     probed.clear()
     read_media(tones)
     assert probed == []
+
+
+def clips_of(files: list[Path]) -> list[Clip]:
+    """Of whole files, with the digests that these have now."""
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return [
+        Clip(file.stem, str(file), "x", "g", None, 0.0, None, 1.0, 0, 0.0, 16_000, True, False, False, digest)
+        for file, digest in zip(files, digests, strict=True)
+    ]
+
+
+@pytest.fixture
+def digested(monkeypatch) -> list[str]:
+    """Which files are digested, as it happens."""
+    seen: list[str] = []
+    digest = media_files._digest
+    monkeypatch.setattr(media_files, "_digest", lambda path: seen.append(path.name) or digest(path))
+    return seen
+
+
+def test_where_nothing_is_remembered_the_files_are_digested_once(tones, digested, capsys):
+    for _ in range(2):
+        check_unchanged(clips_of(tones))
+    assert sorted(digested) == ["a.wav", "b.wav", "c.wav"]
+    assert capsys.readouterr().err.count("digest: 100%") == 1
+
+
+def test_what_was_only_digested_is_probed_once_when_that_is_asked_for(tones, probed):
+    check_unchanged(clips_of(tones))
+    for _ in range(2):
+        assert all(isinstance(each, MediaFile) for each in read_media(tones))
+    assert sorted(probed) == ["a.wav", "b.wav", "c.wav"]
+
+
+def test_what_prepare_read_is_not_digested_again(tones, digested):
+    read_media(tones)
+    digested.clear()
+    check_unchanged(clips_of(tones))
+    assert digested == []
+
+
+def test_digests_are_kept_while_the_others_are_still_made(tones, digested, monkeypatch):
+    clips = clips_of(tones)
+    monkeypatch.setattr(media_files, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(media_files, "MOST_WAITING", 1)
+    digest = media_files._digest
+
+    def killed(path: Path) -> str:
+        if path.name == "c.wav":
+            raise KeyboardInterrupt
+        return digest(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(media_files, "_digest", killed)
+        with pytest.raises(KeyboardInterrupt):
+            check_unchanged(clips)
+    digested.clear()
+    check_unchanged(clips)
+    assert digested == ["c.wav"]
+
+
+def test_a_file_that_changed_is_refused_however_it_is_remembered(tones):
+    clips = clips_of(tones)
+    check_unchanged(clips)
+    aged(make_tone(tones[1], 999.0).path, LONG_AGO + 1)
+    for _ in range(2):
+        with pytest.raises(MediaError, match=r"1 media files have changed since stage prepare read them: .*b.wav;"):
+            check_unchanged(clips)
+    tones[1].unlink()
+    check_unchanged(clips)
+
+
+def test_few_files_wait_at_a_time_and_results_come_in_order():
+    begun: list[int] = []
+    results = media_files._side_by_side(lambda item: begun.append(item) or -item, range(10_000))
+    first = next(results)
+    assert first == (0, 0)
+    assert len(begun) <= media_files.MOST_WAITING
+    assert list(results) == [(item, -item) for item in range(1, 10_000)]
+    assert sorted(begun) == list(range(10_000))
+
+
+def test_what_cannot_be_read_holds_no_traceback(tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"\0" * 99)
+    for error in read_media([tmp_path / "broken.mp4", tmp_path / "gone.wav"]):
+        assert isinstance(error, MediaError)
+        assert error.__traceback__ is error.__context__ is error.__cause__ is None
 
 
 def test_outside_of_a_project_the_users_cache_is_used(tmp_path, monkeypatch):

@@ -187,6 +187,9 @@ def test_folds_are_heeded(run):
     [
         ({"path": "broken.mp4"}, "can't be decoded"),
         ({"path": "missing.wav"}, "no such file"),
+        ({"path": f"{'a' * 300}.wav"}, "can't be read (File name too long)"),
+        ({"path": f"{'a' * 300}/0.wav"}, "can't be read (File name too long)"),
+        ({"path": "b/" * 3000 + "0.npy"}, "can't be read (File name too long)"),
         ({"path": "a.wav", "start": 1.5}, "starts at 1.5 s, but the file lasts 1 s"),
         ({"path": "a.wav", "start": 0.995}, "expected 0.01 s at least, got 0.995 to 1 s"),
     ],
@@ -200,6 +203,19 @@ def test_a_clip_that_cannot_be_read_is_skipped_counted_and_listed(run, row, reas
     assert skipped["where"].endswith(".csv, line 12")
     assert reason in skipped["reason"]
     assert "bad" not in read_splits(out / "splits.csv")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read anywhere")
+@pytest.mark.parametrize("folder", ["closed", "closed/deeper"])
+def test_a_clip_in_a_folder_that_may_not_be_read_is_skipped(run, tmp_path, folder):
+    made = make_tone(tmp_path / folder / "e.wav").path
+    (tmp_path / "closed").chmod(0)
+    try:
+        out = run([*spans(), {"path": made, "label": "x"}], max_skipped=0.1)
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+    report = json.loads((out / "report.json").read_text())
+    assert [item["reason"] for item in report["skipped"]] == [f"{made}: can't be read (Permission denied)"]
 
 
 def test_too_many_unreadable_clips_fail_with_the_list(run):
@@ -364,6 +380,18 @@ def test_two_files_of_one_stem_are_two_clips(tmp_path):
     prepared(root)
     ids = [clip.clip_id for clip in read_manifest(tmp_path / "out/manifest.csv")]
     assert sorted(ids)[6:9] == ["low/0.flac", "low/0.wav", "low/1"]
+
+
+def test_the_sound_beside_its_own_film_is_cut_to_its_side(tmp_path):
+    for number in range(20):
+        folder = tmp_path / "clips" / "xy"[number % 2]
+        make_tone(folder / f"{number}.wav", 300.0 + 20 * number)
+        make_tone(folder / f"{number}.flac", 305.0 + 20 * number)  # of other bytes, as a film's are
+    prepared(tmp_path / "clips", val_fraction=0.3)
+    splits = read_splits(tmp_path / "out/splits.csv")
+    assert len(splits) == 40
+    assert set(splits.values()) == {"train", "val", "test"}
+    assert all(splits[name] == splits[name.replace(".wav", ".flac")] for name in splits if name.endswith(".wav"))
 
 
 def test_no_ending_is_asked_for(tmp_path):

@@ -44,7 +44,7 @@ def media_path(path: str) -> Path:
     An experiment in a temporary folder has its own `data/demo`, but git-ignored media lie in the project only.
     """
     here = Path(path)
-    if here.is_absolute() or here.exists():
+    if here.is_absolute() or os.path.exists(here):  # unlike Path.exists it raises nothing
         return here
     return Path(os.environ.get("DVC_ROOT", ".")) / path
 

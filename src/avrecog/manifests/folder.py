@@ -31,7 +31,7 @@ def read_folder(root: Path, folder: Path) -> list[AnnotatedClip]:
     Raises:
         ManifestError: if there is no folder, or it or one of its folders can't be listed.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise ManifestError(f"{root}: expected a folder with one folder a class; see data.annotation in params.yaml")
     names = _folders(root)
     if names and {cleaned(name) for name in names} <= set(SPLITS):

@@ -9,12 +9,11 @@ from avrecog.config import Text, section
 from avrecog.errors import ConfigError, ManifestError, MediaError
 from avrecog.manifests.annotated import AnnotatedClip
 from avrecog.manifests.clip import media_path
-from avrecog.manifests.names import cleaned
+from avrecog.manifests.names import cleaned, stem
 from avrecog.media import features
 from avrecog.media.container import probe
 from avrecog.media.kinds import claims_to_be_media
 
-ENDING = re.compile(r"\.(?=[^.]*[A-Za-z])[A-Za-z0-9]{1,5}$")
 TIMES = re.compile(r"_\d{6}_\d{6}$")  # begin and end in seconds, which the downloaders write behind a video's id
 
 
@@ -117,7 +116,7 @@ def check_only_lists(folder: Path) -> None:
     Raises:
         ManifestError: if it is no folder, or holds a folder or a file that isn't text.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ManifestError(f"{folder}: expected a folder with the lists and the label map (source kinetics)")
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.is_dir() or not _is_text(entry.path):
@@ -175,15 +174,18 @@ def _is_count(text: str) -> bool:
     return len(text) < 10 and text.isascii() and text.isdigit()
 
 
-def _stem(name: str) -> str:
-    """A file's name without its ending, which holds a letter: a dot and a number belong to the name."""
-    return ENDING.sub("", name)
+def _media_among(root: Path, files: set[str]) -> set[str]:
+    """Those that claim to be media (stage prepare says what is wrong with them); where none does, those that are.
+
+    What a downloader puts beside a video (`<id>.json`, `<id>.jpg`) is not opened then: probing it may take longer than
+    probing a video.
+    """
+    return {file for file in files if claims_to_be_media(root / file)} or {
+        file for file in files if _is_media(root / file)
+    }
 
 
 def _is_media(path: Path) -> bool:
-    """Whether a file is media, or claims to be: then stage prepare says what is wrong with it."""
-    if claims_to_be_media(path):
-        return True
     try:
         probe(path)
     except MediaError:
@@ -192,7 +194,7 @@ def _is_media(path: Path) -> bool:
 
 
 def _video_id(path: str) -> str:
-    return TIMES.sub("", _stem(os.path.basename(path)))
+    return TIMES.sub("", stem(os.path.basename(path)))
 
 
 class _Root:
@@ -206,7 +208,7 @@ class _Root:
         """
         self._written, self._real = written, media_path(written)
         self._folders: dict[str, _Folder] = {}
-        if not self._real.is_dir():
+        if not os.path.isdir(self._real):
             raise ManifestError(f"data.kinetics.{key}: {written} is no folder; expected the one that holds the media")
         self._classes: dict[str, list[str]] = {}  # cleaned name -> folders
         for entry in sorted(os.scandir(self._real), key=lambda entry: entry.name):
@@ -224,11 +226,13 @@ class _Root:
         folders = [self._folder(each) for each in dict.fromkeys([parent, *of_class])]
         if name in folders[0].files:
             return os.path.join(self._written, path)
-        stem = _stem(name) if name.endswith(features.ENDING) else name
-        ways = (("files", name), ("by_stem", stem), ("by_id", stem), ("by_id", _stem(name)))  # the nearest first
+        bare = stem(name) if name.endswith(features.ENDING) else name
+        ways = (("files", name), ("by_stem", bare), ("by_id", bare), ("by_id", stem(name)))  # the nearest first
         fitting = [[file for folder in folders for file in getattr(folder, table).get(key, ())] for table, key in ways]
-        if len({file for files in fitting for file in files}) > 1:  # what a downloader puts beside a video fits as well
-            fitting = [[file for file in files if _is_media(self._real / file)] for files in fitting]
+        candidates = {file for files in fitting for file in files}
+        if len(candidates) > 1:
+            media = _media_among(self._real, candidates)
+            fitting = [[file for file in files if file in media] for files in fitting]
         for found in fitting:
             if len(found) > 1:
                 raise ValueError(f"{path} may be {' or '.join(found[:3])} below {self._written}; keep one of them")
@@ -256,14 +260,14 @@ class _Folder:
         self.by_stem: dict[str, list[str]] = {}
         self.by_id: dict[str, list[str]] = {}
         try:
-            files = sorted(os.listdir(real)) if real.is_dir() else []
+            files = sorted(os.listdir(real)) if os.path.isdir(real) else []
         except OSError as error:
             raise ManifestError(f"{real}: can't be listed ({error.strerror})") from None
         for file in files:
             if file.startswith(".") or file.endswith(features.ENDING):
                 continue
-            path, stem = os.path.join(name, file), _stem(file)
+            path, bare = os.path.join(name, file), stem(file)
             self.files[file] = [path]
-            self.by_stem.setdefault(stem, []).append(path)
-            if TIMES.search(stem):
-                self.by_id.setdefault(TIMES.sub("", stem), []).append(path)
+            self.by_stem.setdefault(bare, []).append(path)
+            if TIMES.search(bare):
+                self.by_id.setdefault(TIMES.sub("", bare), []).append(path)

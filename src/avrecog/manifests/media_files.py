@@ -15,10 +15,12 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
@@ -34,6 +36,9 @@ log = logging.getLogger(__name__)
 
 TICK_NS = 2 * 10**9  # the coarsest clock of a file system (FAT): within it a file may change and keep its time
 ROWS_AT_ONCE = 1000  # written together, so that a kill costs no more than these
+PATHS_AT_ONCE = 500  # asked for together; SQLite takes 999 values at least
+MOST_WAITING = 256  # files handed to the threads at a time
+MOST = 2**31  # of seconds, hertz, pictures a second
 WAIT_S = 60.0  # for other processes that are writing
 
 _PROBE = TypeAdapter(Probe)
@@ -52,6 +57,8 @@ class MediaFile:
 
 
 Status = tuple[int, int]  # size in bytes, time of the last change in ns
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def read_media(files: Sequence[Path], remember: bool = True) -> list[MediaFile | MediaError]:
@@ -64,22 +71,16 @@ def read_media(files: Sequence[Path], remember: bool = True) -> list[MediaFile |
     distinct = list(dict.fromkeys(files))
     found: dict[Path, MediaFile | MediaError] = {}
     with _record() if remember else contextlib.nullcontext(_Record(None)) as record:
-        before: dict[Path, Status] = {}
-        for file in distinct:
-            status = _status(file)
-            if status is not None:
-                before[file] = status
-                known = record.known(file, status)
-                if known is not None and known.probe is not None:
-                    found[file] = MediaFile(known.probe, known.digest)
+        before = _statuses(distinct)
+        for file, known in record.known(before):
+            if known.probe is not None:
+                found[file] = MediaFile(known.probe, known.digest)
         unread = [file for file in distinct if file not in found]
         now_ns = time.time_ns()
-        with ThreadPoolExecutor(n_processors()) as pool:  # FFmpeg and SHA-256 work without Python's lock
-            results = pool.map(_read, unread)
-            for file, result in zip(unread, _progress(results, len(unread), len(found)), strict=True):
-                found[file] = result
-                if isinstance(result, MediaFile) and file in before and before[file][1] < now_ns - TICK_NS:
-                    record.keep(file, before[file], result)
+        for file, result in _progress(_side_by_side(_read, unread), len(unread), len(found), "probe"):
+            found[file] = result
+            if isinstance(result, MediaFile):
+                record.keep(file, before.get(file), now_ns, result.digest, result.probe)
     return [found[file] for file in files]
 
 
@@ -91,17 +92,17 @@ def check_unchanged(clips: Sequence[Clip]) -> None:
     """
     expected = {clip.path: clip.digest for clip in clips if clip.digest}
     files = {path: media_path(path) for path in expected}
-    digests: dict[str, str | None] = {}
+    digests: dict[Path, str | None] = {}
     with _record() as record:
-        for path, file in files.items():
-            status = _status(file)
-            known = record.known(file, status) if status is not None else None
-            if known is not None:
-                digests[path] = known.digest
-    unread = [path for path in files if path not in digests]
-    with ThreadPoolExecutor(n_processors()) as pool:
-        digests.update(zip(unread, pool.map(_digest_or_none, (files[path] for path in unread)), strict=True))
-    changed = [path for path in expected if digests[path] not in (None, expected[path])]
+        before = _statuses(list(dict.fromkeys(files.values())))
+        digests.update((file, known.digest) for file, known in record.known(before))
+        unread = [file for file in before if file not in digests]
+        now_ns = time.time_ns()
+        for file, digest in _progress(_side_by_side(_digest_or_none, unread), len(unread), len(digests), "digest"):
+            digests[file] = digest
+            if digest is not None:
+                record.keep(file, before[file], now_ns, digest, None)
+    changed = [path for path, file in files.items() if digests.get(file) not in (None, expected[path])]
     if changed:
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise MediaError(
@@ -110,13 +111,39 @@ def check_unchanged(clips: Sequence[Clip]) -> None:
         )
 
 
+def _side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+    """Each item and what `work` returns for it, in order, on all processors; only a few wait at a time."""
+    pool = ThreadPoolExecutor(n_processors())  # FFmpeg, SHA-256 and file systems work without Python's lock
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) == MOST_WAITING:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _statuses(files: Sequence[Path]) -> dict[Path, Status]:
+    """Size and time of the files that are there."""
+    blocks = [files[begin : begin + ROWS_AT_ONCE] for begin in range(0, len(files), ROWS_AT_ONCE)]
+    found = _side_by_side(lambda block: [_status(file) for file in block], blocks)
+    pairs = (pair for block, statuses in found for pair in zip(block, statuses, strict=True))
+    return {file: status for file, status in pairs if status is not None}
+
+
 def _read(file: Path) -> MediaFile | MediaError:
     try:
         if file.exists() and not file.is_file() and not file.is_dir():  # a pipe would be waited for
             raise MediaError(f"{file}: is no ordinary file; drop the row, or put the media file there")
         return MediaFile(probe(file), _digest(file))
     except MediaError as error:
-        return error
+        error.__context__ = error.__cause__ = None  # the frames of a traceback hold what was read
+        return error.with_traceback(None)
     except OSError as error:
         return MediaError(f"{file}: can't be read ({error.strerror})")
 
@@ -141,9 +168,11 @@ def _status(file: Path) -> Status | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _progress(results: Iterator[MediaFile | MediaError], n_unread: int, n_known: int) -> "tqdm[MediaFile | MediaError]":
+def _progress(
+    results: Iterable[tuple[Path, Result]], n_unread: int, n_known: int, what: str
+) -> "tqdm[tuple[Path, Result]]":
     total = n_unread + n_known
-    return tqdm(results, total=total, initial=n_known, unit="file", desc="probe", mininterval=1)
+    return tqdm(results, total=total, initial=n_known, unit="file", desc=what, mininterval=1, disable=not n_unread)
 
 
 @functools.cache
@@ -158,7 +187,24 @@ def _prober() -> str:
 @dataclass(frozen=True)
 class _Known:
     digest: str
-    probe: Probe | None  # None where another prober told
+    probe: Probe | None  # None where there is none, or another prober told
+
+
+def _known(digest: object, prober: object, told: object) -> _Known | None:
+    """What a row says, its text as bytes; whatever makes no sense is not known."""
+    if not isinstance(digest, bytes) or not re.fullmatch(rb"[0-9a-f]{64}", digest):
+        return None
+    probe = None
+    if prober == _prober().encode() and isinstance(told, bytes):
+        with contextlib.suppress(ValidationError):
+            probe = _PROBE.validate_json(told, strict=True)
+    return _Known(digest.decode(), probe if probe is not None and _can_be(probe) else None)
+
+
+def _can_be(probe: Probe) -> bool:
+    """Whether a file may hold that: something, of a length and at rates that are numbers."""
+    numbers = (probe.duration_s, probe.sample_rate, probe.fps)
+    return all(0 <= number < MOST for number in numbers) and (probe.has_audio or probe.has_video)
 
 
 class _Record:
@@ -166,32 +212,47 @@ class _Record:
 
     def __init__(self, connection: sqlite3.Connection | None) -> None:
         self._connection = connection
-        self._waiting: list[tuple[bytes, int, int, str, str, str]] = []
+        self._waiting: list[tuple[bytes, int, int, str, str | None, str | None]] = []
 
-    def known(self, file: Path, status: Status) -> _Known | None:
-        """What is kept of a file of this size and time."""
+    def known(self, statuses: Mapping[Path, Status]) -> Iterator[tuple[Path, _Known]]:
+        """What is kept of those of the files that still have this size and time."""
+        files: dict[bytes, list[Path]] = defaultdict(list)  # a path may be written in several ways
+        for file in statuses:
+            files[_key(file)].append(file)
+        keys = list(files)
+        for begin in range(0, len(keys), PATHS_AT_ONCE):
+            for key, size, mtime_ns, *told in self._rows(keys[begin : begin + PATHS_AT_ONCE]):
+                known = _known(*told)
+                if known is not None:
+                    yield from ((file, known) for file in files[key] if statuses[file] == (size, mtime_ns))
+
+    def _rows(self, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:
         if self._connection is None:
-            return None
-        query = "SELECT digest, prober, probe FROM files WHERE path = ? AND size = ? AND mtime_ns = ?"
+            return []
+        places = ", ".join("?" * len(keys))
+        query = f"SELECT path, size, mtime_ns, digest, prober, probe FROM files WHERE path IN ({places})"
         try:
-            row = self._connection.execute(query, (_key(file), *status)).fetchone()
+            return self._connection.execute(query, keys).fetchall()
         except sqlite3.Error as error:
             self._give_up(error)
-            return None
-        if row is None or not re.fullmatch("[0-9a-f]{64}", str(row[0])):
-            return None
-        try:
-            return _Known(row[0], _PROBE.validate_json(row[2], strict=True) if row[1] == _prober() else None)
-        except ValidationError:
-            return _Known(row[0], None)
+            return []
 
-    def keep(self, file: Path, status: Status, read: MediaFile) -> None:
-        """Remember what was read, unless the file was being written meanwhile."""
-        if self._connection is not None and _status(file) == status:
-            told = json.dumps(dataclasses.asdict(read.probe))
-            self._waiting.append((_key(file), *status, read.digest, _prober(), told))
-            if len(self._waiting) >= ROWS_AT_ONCE:
-                self.flush()
+    def keep(self, file: Path, before: Status | None, begun_ns: int, digest: str, probe: Probe | None) -> None:
+        """Remember what was read, unless the file may have been written meanwhile.
+
+        Args:
+            file: its path.
+            before: its size and time before it was read; None where it wasn't there.
+            begun_ns: the time then.
+            digest: of its content.
+            probe: what probing it told; None where it was only digested.
+        """
+        if self._connection is None or before is None or before[1] >= begun_ns - TICK_NS or _status(file) != before:
+            return
+        told = None if probe is None else json.dumps(dataclasses.asdict(probe))
+        self._waiting.append((_key(file), *before, digest, None if told is None else _prober(), told))
+        if len(self._waiting) >= ROWS_AT_ONCE:
+            self.flush()
 
     def flush(self) -> None:
         """Write what waits, in one transaction."""
@@ -257,6 +318,7 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 def _with_table(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=WAIT_S)
+    connection.text_factory = bytes  # damaged text may be no UTF-8
     try:
         connection.execute(_TABLE)
         connection.execute("SELECT path, size, mtime_ns, digest, prober, probe FROM files LIMIT 1").fetchone()

@@ -9,6 +9,8 @@ JOINERS = "\u200c\u200d"  # between letters they change the word (Persian, Hindi
 # drawn as nothing or as a blank, though Unicode counts them among letters, marks and symbols
 _BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c\u200d\u2800\u3164\ufe00-\ufe0f\uffa0]")
 
+_ENDING = re.compile(r"\.(?=[^.]*[A-Za-z])[A-Za-z0-9]{1,5}$")
+
 
 def cleaned(name: str) -> str:
     r"""A label or a group as the tables have it: in Unicode's form NFC, without what can't be seen.
@@ -33,6 +35,11 @@ def name_problem(name: str) -> str | None:
     if any(unicodedata.category(character) == "Cc" for character in name):
         return "holds a control character"
     return None
+
+
+def stem(name: str) -> str:
+    """A file's name without its ending, which holds a letter: a dot and a number belong to the name."""
+    return _ENDING.sub("", name)
 
 
 def joined_spellings(names: Iterable[str]) -> dict[str, list[str]]:

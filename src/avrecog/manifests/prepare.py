@@ -21,6 +21,7 @@ from avrecog.manifests.clip_ids import clip_ids
 from avrecog.manifests.csv_file import read_csv
 from avrecog.manifests.demo import read_demo
 from avrecog.manifests.folder import PassedOver, passed_over, read_folder
+from avrecog.manifests.groups import with_groups
 from avrecog.manifests.kinetics import KineticsConfig, read_kinetics, read_label_map
 from avrecog.manifests.media_files import MediaFile, read_media
 from avrecog.manifests.names import cleaned, joined_spellings, look_alikes, name_problem, shown
@@ -77,7 +78,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         others = passed_over(media_path(data.annotation), Path(data.annotation), annotated)
         annotated, read = _without_others(data, annotated, read, others)
     contents = _contents(annotated, read)
-    rows = _with_groups(annotated, contents)
+    rows = with_groups(annotated, contents)
     clips, kept, skipped = [], [], []
     ids = clip_ids(rows)
     for row, clip_id, found in zip(rows, ids, read, strict=True):
@@ -87,7 +88,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
         except MediaError as error:
             skipped.append({"clip_id": shown(clip_id), "where": row.where, "reason": str(error)})
     ends_cut = [clip.clip_id for row, clip in zip(kept, clips, strict=True) if (row.stop_s or 0) > _stop_s(clip) + 0.1]
-    n_missing = sum(not media_path(row.path).exists() for row in annotated)
+    n_missing = sum(not os.path.exists(media_path(row.path)) for row in annotated)
     report = {"n_clips": len(clips), "n_skipped": len(skipped), "n_missing": n_missing, "skipped": skipped}
     report["ends_cut"] = ends_cut  # annotated to end after their file does
     report["passed_over"] = [dataclasses.asdict(other) for other in others]
@@ -186,14 +187,6 @@ def _class_names(data: DataConfig, clips: Sequence[Clip]) -> list[str]:
 def _kinetics(data: DataConfig) -> KineticsConfig:
     assert data.kinetics is not None, "the validator sees to it"
     return data.kinetics
-
-
-def _with_groups(rows: Sequence[AnnotatedClip], contents: Sequence[str]) -> list[AnnotatedClip]:
-    """The rows, those without a group in one of their own file's, however its path is written or it was copied."""
-    return [
-        row if row.group else dataclasses.replace(row, group=content)
-        for row, content in zip(rows, contents, strict=True)
-    ]
 
 
 def _contents(rows: Sequence[AnnotatedClip], read: Sequence[MediaFile | MediaError]) -> list[str]:

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 NEAR = 0.1  # a cut is what was asked for where no more than this part of the clips is missing or too many
-MOST_COMPARED = 10**7  # numbers in a step of the search; beyond, groups are taken and put back, but not exchanged
+
+# numbers that the search compares, of which the time hangs; a whole cut of them takes a few seconds
+LARGE = 2 * 10**6  # groups times pairs of group and class: beyond, many groups are taken at once, few exchanges tried
+MOST_AT_ONCE = 10**6  # in a step of a large search
+MOST_COMPARED = 10**8  # in all steps; then the search ends with the nearest cut so far
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,9 @@ def cut_off(
 
     Whole groups are taken in a random order as long as no class gives more than its share. Where that leaves a class
     out, or far from its share, groups are taken, put back and exchanged, the best step first, until no step comes
-    nearer. First, each class keeps a clip in train; then, each that has groups enough comes into this split and can
-    come into the later ones; then the classes give as nearly their share as they can. Train never stays empty.
+    nearer, or enough has been compared. First, each class keeps a clip in train; then, each that has groups enough
+    comes into this split and can come into the later ones; then the classes give as nearly their share as they can.
+    Train never stays empty.
 
     Args:
         labels: of N clips.
@@ -97,6 +102,10 @@ class _Pool:
         self.asked = np.array([round(count * fraction) for count in total.tolist()], np.int64)  # (K,)
         most = np.maximum(total + kept - 1 - self.goes_later, self.goes_here)
         self.wanted = np.clip(self.asked, self.goes_here, most)
+        self.unit = 1.0 + 2 * self.n_clips.sum() + 2 * self.n_classes  # above any sum of what weighs less
+        self.is_large = len(self.names) * len(self.group) > LARGE
+        self.begins = np.searchsorted(self.group, np.arange(len(self.names) + 1))  # of each group's pairs
+        self.n_compared = 0  # numbers, by the search
 
     def sums(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(K,) clips and (K,) groups of each class in the (G,) groups that are chosen."""
@@ -108,9 +117,8 @@ class _Pool:
         """(G,) bool: the groups that fit, one after another, without any class giving more than is wanted."""
         chosen = np.zeros(len(self.names), bool)
         taken = np.zeros_like(self.wanted)
-        begins = np.searchsorted(self.group, np.arange(len(self.names) + 1))
         for position in order:
-            pairs = slice(begins[position], begins[position + 1])
+            pairs = slice(self.begins[position], self.begins[position + 1])
             label, gives = self.label[pairs], self.n_clips[pairs]
             if (taken[label] + gives <= self.wanted[label]).all():
                 taken[label] += gives
@@ -133,27 +141,69 @@ class _Pool:
     def nearest(self, chosen: np.ndarray, order: np.ndarray) -> np.ndarray:
         """(G,) bool: where the steps from `chosen` end; none where no cut is possible."""
         chosen = chosen if self.may_go(chosen.sum()) else np.zeros_like(chosen)
+        if self.is_large:
+            chosen = self._filled(chosen, order)
         while True:
             n_chosen = int(chosen.sum())
             change = self._change(chosen)
-            fits = np.where(chosen, self.may_go(n_chosen - 1), self.may_go(n_chosen + 1))
-            steps = [(change[group], [group]) for group in [_lowest(change, fits, order)] if group is not None]
-            if n_chosen * len(self.group) <= MOST_COMPARED:
-                for out in order[chosen[order]]:
-                    without = chosen.copy()
-                    without[out] = False
-                    after = self._change(without)
-                    into = _lowest(after, ~chosen, order)
-                    if into is not None:
-                        steps.append((change[out] + after[into], [out, into]))
+            group = _lowest(change, self._may_turn(chosen), order)
+            steps = [(change[group], [group])] if group is not None else []
+            for out in self._outs(chosen, change, order):
+                without = chosen.copy()
+                without[out] = False
+                after = self._change(without)
+                into = _lowest(after, ~chosen, order)
+                if into is not None:
+                    steps.append((change[out] + after[into], [out, into]))
             gain, step = min(steps, key=lambda each: each[0], default=(0.0, []))
             if n_chosen and not gain < 0 or not step:
                 return chosen
             chosen = chosen.copy()
             chosen[step] ^= True
+            if self.n_compared > MOST_COMPARED:
+                return chosen
+
+    def _filled(self, chosen: np.ndarray, order: np.ndarray) -> np.ndarray:
+        """(G,) bool: groups taken and put back, the best first, a round of many at a time, while any comes nearer."""
+        chosen = chosen.copy()
+        n_chosen = int(chosen.sum())
+        taken, n_taken = self.sums(chosen)
+        while self.n_compared <= MOST_COMPARED:
+            change = self._change(chosen)
+            promising = order[change[order] < 0]
+            n_turned = 0
+            for position in promising[np.argsort(change[promising], kind="stable")]:
+                sign = -1 if chosen[position] else 1
+                pairs = slice(self.begins[position], self.begins[position + 1])
+                label, gives = self.label[pairs], self.n_clips[pairs]
+                self.n_compared += len(label)
+                before = self._cost(taken[label], n_taken[label], label)
+                after = self._cost(taken[label] + sign * gives, n_taken[label] + sign, label)
+                if self.may_go(n_chosen + sign) and (after - before).sum() < 0:
+                    taken[label] += sign * gives
+                    n_taken[label] += sign
+                    n_chosen += sign
+                    chosen[position] ^= True
+                    n_turned += 1
+            if not n_turned:
+                break
+        return chosen
+
+    def _may_turn(self, chosen: np.ndarray) -> np.ndarray:
+        """(G,) whether the groups may be taken, or put back."""
+        n_chosen = int(chosen.sum())
+        return np.where(chosen, self.may_go(n_chosen - 1), self.may_go(n_chosen + 1))
+
+    def _outs(self, chosen: np.ndarray, change: np.ndarray, order: np.ndarray) -> np.ndarray:
+        """The chosen groups that are worth an exchange: all, or of a large pool those that cost least to put back."""
+        outs = order[chosen[order]]
+        if not self.is_large:
+            return outs
+        return outs[np.argsort(change[outs], kind="stable")][: MOST_AT_ONCE // len(self.group)]
 
     def _change(self, chosen: np.ndarray) -> np.ndarray:
         """(G,) by how much the cut comes nearer (below 0) or goes farther if a group is taken, or put back."""
+        self.n_compared += len(self.group)
         taken, n_taken = self.sums(chosen)
         sign = np.where(chosen, -1, 1)[self.group]
         after = self._cost(taken[self.label] + sign * self.n_clips, n_taken[self.label] + sign, self.label)
@@ -163,8 +213,7 @@ class _Pool:
     def _cost(self, taken: np.ndarray, n_taken: np.ndarray, label: np.ndarray | slice) -> np.ndarray:
         """How far each class is from what is wanted: being left out weighs most, of train more than of others."""
         of_train, of_others = self._left_out(n_taken, label)
-        unit = 1.0 + 2 * self.n_clips.sum() + 2 * self.n_classes  # above all that may be summed of the next term
-        return (of_train * unit + of_others) * unit + np.abs(taken - self.wanted[label])
+        return (of_train * self.unit + of_others) * self.unit + np.abs(taken - self.wanted[label])
 
     def _left_out(self, n_taken: np.ndarray, label: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
         """Whether train lacks a class, and how many other splits do that could have it."""

@@ -1,5 +1,6 @@
 """What a media file's header and streams say."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def probe(path: Path) -> Probe:
     except NotMediaError:
         raise
     except MediaError as error:
-        if not path.is_file() or claims_to_be_media(path) or not _is_readable(path):
+        if not os.path.isfile(path) or claims_to_be_media(path) or not _is_readable(path):
             raise
         raise NotMediaError(str(error)) from None
 

@@ -1,6 +1,7 @@
 """Opening a media file with FFmpeg."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def open_media(path: Path, options: Mapping[str, str] | None = None) -> Iterator
         NotMediaError: if it is a still picture, text, subtitles or a playlist, and its name doesn't claim otherwise.
         MediaError: if the file can't be opened or read.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir it raises nothing
         raise MediaError(f"{path}: is a folder, expected a media file")
     # `file:`, and files only for what a playlist names: a path or a file is never an address to fetch from
     all_options = {"protocol_whitelist": "file", **(options or {})}
