@@ -13,8 +13,15 @@ from avrecog.media.tracks import taken_tracks, track_start_s
 RESTART_S = 10.0  # a time stamp so far back is a new beginning, as FFmpeg's own tools take it
 
 _WITHOUT_HEADER = frozenset({"mpeg", "mpegts"})  # only time stamps tell where another part begins
-_FLAC_BEGIN = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
-_OGG_PAGE, _OGG_BEGIN = re.compile(rb"OggS\x00[\x00\x01\x04\x05]"), re.compile(rb"OggS\x00\x02")
+_BEGINS = {  # the first bytes of a file, and of each part
+    "flac": (b"fLaC", re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")),
+    "matroska,webm": (
+        b"\x1aE\xdf\xa3",
+        re.compile(rb"\x1aE\xdf\xa3[\x01\x80-\xff].{0,7}?\x42[\x82\x86\xf7]", re.DOTALL),
+    ),
+    "ogg": (b"OggS\x00\x02", re.compile(rb"OggS\x00\x02")),
+}
+_OGG_PAGE = re.compile(rb"OggS\x00[\x00\x01\x04\x05]")  # any but a track's first
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,12 @@ def starts_anew(time_s: float, next_s: float, first_s: float) -> bool:
 
 
 def has_parts(path: Path, format_name: str) -> bool:
-    """Whether a file holds the headers of several: Ogg or FLAC; False for other formats.
+    """Whether a file holds the headers of several: Ogg, FLAC or Matroska; False for other formats.
 
     Raises:
         MediaError: if the file can't be read.
     """
-    return format_name in {"flac", "ogg"} and _has_parts(path, format_name, *_version(path))
+    return format_name in _BEGINS and _has_parts(path, format_name, *_version(path))
 
 
 def restarts(path: Path, format_name: str) -> bool:
@@ -78,11 +85,16 @@ def _version(path: Path) -> tuple[int, int]:
 def _has_parts(path: Path, format_name: str, size: int, changed_ns: int) -> bool:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if format_name == "ogg":  # tracks begin together, before anything else
+            at = 1
+            if format_name == "ogg":  # whose tracks begin together, before anything else
                 page = _OGG_PAGE.search(content)
-                return page is not None and _OGG_BEGIN.search(content, page.end()) is not None
-            begin = _FLAC_BEGIN.search(content)
-            return begin is not None and _FLAC_BEGIN.search(content, begin.end()) is not None
+                at = len(content) if page is None else page.end()
+            first, whole = _BEGINS[format_name]
+            while (at := content.find(first, at)) >= 0:
+                if whole.match(content, at):
+                    return True
+                at += 1
+            return False
     except (OSError, ValueError) as error:
         raise MediaError(f"{path}: can't be read ({error})") from None
 

@@ -160,7 +160,11 @@ def _decoded(packets: Iterator[av.packet.Packet], decode: Decoder, needed_s: flo
 
 
 def _rest(packets: Iterator[av.packet.Packet]) -> Iterator[av.AudioFrame]:
-    """The sounds of what is left, where nothing is forgiven any more."""
+    """The sounds of what is left, where nothing is forgiven any more.
+
+    Raises:
+        FFmpegError: if a packet can't be decoded.
+    """
     for packet in packets:
         if packet.size or packet.dts is None:
             try:
