@@ -18,6 +18,7 @@ _STATED = frozenset({
     *("aiff", "ape", "asf", "au", "avi", "caf", "dsf", "flac", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"),
     *("mp3", "mpc", "mpc8", "mxf", "nut", "ogg", "rm", "tak", "tta", "w64", "wav", "wv"),
 })  # fmt: skip
+_APART = frozenset({"asf", "avi", "flac", "flv", "matroska,webm"})  # a header says it, apart from what an index lists
 MOST_BEYOND_S = 0.5  # the last packets may end after the stated end; what ends later still belies the header
 
 
@@ -43,6 +44,8 @@ def length(path: Path, container: av.container.InputContainer, tracks: Tracks) -
         return (stamps(path).end_s if name in {"mpeg", "mpegts"} else 0.0) or seconds, True
     if name == "mp3":
         return _mp3_s(path, seconds)
+    if name not in _APART:
+        return seconds, False
     end_s = _last_packet_s(container, tracks) - tracks.origin_s
     if name == "flac" and end_s > 0 and abs(end_s - seconds) > 0.01:
         return end_s, True
