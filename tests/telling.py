@@ -9,6 +9,7 @@ import av
 import numpy as np
 
 N_SECONDS = 40
+WHOLE = range(N_SECONDS)
 KEY_FRAMES_S = 10
 SIDE = 32
 
@@ -44,10 +45,9 @@ class Kind:
         return [name for name in (self.video, self.audio) if name is not None and not _can_encode(name)]
 
 
-def tone(sample_rate: int) -> np.ndarray:
+def tone(sample_rate: int, seconds: range = WHOLE) -> np.ndarray:
     """(S,) float32: second k sounds at 300 + 50 k Hz."""
-    seconds = np.arange(N_SECONDS * sample_rate) // sample_rate
-    phase = 2 * np.pi * np.cumsum(300 + 50 * seconds) / sample_rate
+    phase = 2 * np.pi * np.cumsum(300 + 50 * np.repeat(seconds, sample_rate)) / sample_rate
     return (0.4 * np.sin(phase)).astype(np.float32)
 
 
@@ -62,14 +62,19 @@ def seen(frames: np.ndarray) -> np.ndarray:
     return (frames.mean(axis=(1, 2, 3)) * 219 / 255 + 16 - 20) / 5
 
 
-def make(path: Path, kind: Kind, picture_begins_s: float = 0.0, sound_begins_s: float = 0.0) -> Path:
-    """Write 40 s, with key frames 10 s apart where the encoder heeds it; the tracks may begin at another time."""
+def make(
+    path: Path, kind: Kind, picture_begins_s: float = 0.0, sound_begins_s: float = 0.0, seconds: range = WHOLE
+) -> Path:
+    """Write 40 s, or some of them, with key frames 10 s apart where the encoder heeds it.
+
+    The tracks may begin at another time than 0.
+    """
     with av.open(str(path), "w", format=_FORMATS.get(kind.ending)) as container:
         tracks: list[Iterator[Step]] = []
         if kind.video is not None:
-            tracks.append(_pictures(container, kind.video, picture_begins_s))
+            tracks.append(_pictures(container, kind.video, picture_begins_s, seconds))
         if kind.audio is not None:
-            tracks.append(_sounds(container, kind.audio, sound_begins_s))
+            tracks.append(_sounds(container, kind.audio, sound_begins_s, seconds))
         due = [next(track) for track in tracks]  # makes the streams, before anything is written
         while due:
             index = min(range(len(due)), key=lambda number: due[number][0])
@@ -90,31 +95,31 @@ def _can_encode(codec: str) -> bool:
     return True
 
 
-def _pictures(container: av.container.OutputContainer, codec: str, begins_s: float) -> Iterator[Step]:
+def _pictures(container: av.container.OutputContainer, codec: str, begins_s: float, seconds: range) -> Iterator[Step]:
     fps = _RATES.get(codec, 10)
     stream = container.add_stream(codec, rate=fps)
     stream.width, stream.height = width, height = _SIZES.get(codec, (SIDE, SIDE))
     stream.pix_fmt = "yuv420p"
     stream.codec_context.options = {**_OPTIONS.get(codec, {}), "g": str(KEY_FRAMES_S * fps)}
     yield begins_s, []
-    for index in range(N_SECONDS * fps):
+    for index in range(len(seconds) * fps):
         planes = np.full((height * 3 // 2, width), 128, np.uint8)
-        planes[:height] = 20 + 5 * (index // fps)
+        planes[:height] = 20 + 5 * seconds[index // fps]
         frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         frame.pts, frame.time_base = index + round(begins_s * fps), Fraction(1, fps)
         yield index / fps + begins_s, stream.encode(frame)
-    yield N_SECONDS + begins_s, stream.encode(None)
+    yield len(seconds) + begins_s, stream.encode(None)
 
 
-def _sounds(container: av.container.OutputContainer, codec: str, begins_s: float) -> Iterator[Step]:
+def _sounds(container: av.container.OutputContainer, codec: str, begins_s: float, seconds: range) -> Iterator[Step]:
     rate = _RATES.get(codec, 44_100)
     stream = container.add_stream(codec, rate=rate, layout="mono")
     if codec == "wmav2":
         stream.bit_rate = 128_000  # it refuses less
     yield begins_s, []
-    wave = np.round(tone(rate) * 32_767).astype(np.int16)
+    wave = np.round(tone(rate, seconds) * 32_767).astype(np.int16)
     for begin in range(0, len(wave), rate // 10):
         frame = av.AudioFrame.from_ndarray(wave[None, begin : begin + rate // 10], format="s16", layout="mono")
         frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), begin + round(begins_s * rate)
         yield begin / rate + begins_s, stream.encode(frame)
-    yield N_SECONDS + begins_s, stream.encode(None)
+    yield len(seconds) + begins_s, stream.encode(None)

@@ -86,7 +86,7 @@ def decoded(monkeypatch) -> list[str]:
 
         monkeypatch.setattr(extraction, name, watched)
 
-    watch("audio_blocks")
+    watch("clip_sound")
     watch("video_frames")
     return seen
 
@@ -138,7 +138,7 @@ def test_what_a_clip_lacks_is_left_out_and_not_counted_as_skipped(clips, tmp_pat
 def test_what_is_not_asked_for_is_neither_decoded_nor_stored(clips, tmp_path, decoded, audio, video, wanted):
     extract_all(clips, tmp_path / "out", audio, video, 0.0)
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == [wanted]
-    assert {each.split("_")[0] for each in decoded} == {wanted}
+    assert {each.split()[0] for each in decoded} == {"clip_sound" if wanted == "audio" else "video_frames"}
     assert len(decoded) == 3
 
 
@@ -200,7 +200,7 @@ def test_an_interrupted_extraction_keeps_what_is_stored_and_ends_on_the_same_byt
             extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 0.0)
     decoded.clear()
     outcome = extract_all(clips, tmp_path / "out", AUDIO, VIDEO, 0.0)
-    assert decoded == ["video_frames both.mp4", "video_frames silent.mp4", "audio_blocks sound.wav"]
+    assert decoded == ["video_frames both.mp4", "video_frames silent.mp4", "clip_sound sound.wav"]
     assert outcome.metrics["n_new_clips"] == 3
     assert outcome.metrics["hours_per_min"] is None
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
@@ -515,18 +515,18 @@ def test_gaps_and_channels_that_cancel_are_counted_and_listed(odd_sounds, tmp_pa
 
 def test_what_was_told_of_stored_clips_outlives_a_stop(odd_sounds, tmp_path, monkeypatch):
     extract_all(odd_sounds, tmp_path / "whole", AUDIO, None, 0.0)
-    decode = extraction.audio_blocks
+    decode = extraction.clip_sound
 
     def stop(path, *args):
         if path.stem == "opposite":
             raise KeyboardInterrupt
         return decode(path, *args)
 
-    monkeypatch.setattr(extraction, "audio_blocks", stop)
+    monkeypatch.setattr(extraction, "clip_sound", stop)
     monkeypatch.setattr(extraction, "MOST_TOGETHER", 1)
     with pytest.raises(KeyboardInterrupt):
         extract_all(odd_sounds, tmp_path / "out", AUDIO, None, 0.0)
-    monkeypatch.setattr(extraction, "audio_blocks", decode)
+    monkeypatch.setattr(extraction, "clip_sound", decode)
     outcome = extract_all(odd_sounds, tmp_path / "out", AUDIO, None, 0.0)
     assert outcome.metrics["n_new_clips"] == 1
     for name in ("gaps.csv", "cancelled.csv"):

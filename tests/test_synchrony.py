@@ -79,10 +79,10 @@ def test_another_network_is_refused(tmp_path):
 
 def test_every_file_is_answered_or_named(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "load_sync", lambda _: model())
-    monkeypatch.setattr(module, "decode_rows", lambda file, _: rows(0.2 if "late" in file.name else 0.0))
+    monkeypatch.setattr(module, "decode_rows", lambda file, *_: rows(0.2 if "late" in file.name else 0.0))
     said = sync_files([tmp_path / "late.mp4", tmp_path / "right.mp4"], tmp_path, 0.5).splitlines()
     assert "late.mp4: the sound is 0.20 s late (of 0.5 s looked through)" in said[0]
     assert "right.mp4: sound and picture are in time" in said[1]
-    monkeypatch.setattr(module, "decode_rows", lambda file, _: rows(0.2, 2.0 if "late" in file.name else 0.5))
+    monkeypatch.setattr(module, "decode_rows", lambda file, *_: rows(0.2, 2.0 if "late" in file.name else 0.5))
     with pytest.raises(MediaError, match=r"(?s)late\.mp4: the sound is 0\.20 s late.*expected a clip of"):
         sync_files([tmp_path / "late.mp4", tmp_path / "short.mp4"], tmp_path, 0.5)

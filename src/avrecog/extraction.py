@@ -24,10 +24,10 @@ from avrecog.hardware import pick_device, to_device
 from avrecog.logmel import FRONT_ENDS, AudioConfig, LogMel, LogMelConfig, log_mel_blocks
 from avrecog.manifests.clip import Clip, clips_digest, media_path
 from avrecog.manifests.media_files import check_unchanged
-from avrecog.media.audio import Heard, audio_blocks
+from avrecog.media.audio import Heard
+from avrecog.media.clip_sound import clip_sound
 from avrecog.media.features import ENDING as FEATURES
 from avrecog.media.features import read_features
-from avrecog.media.padding import MOST_PADDING_S, without_padding
 from avrecog.media.settings import VideoConfig
 from avrecog.media.video import video_frames
 from avrecog.outcome import Outcome, said_skipped
@@ -311,9 +311,8 @@ class _Extractor:
                 if path.suffix == FEATURES:
                     log_mel = read_features(path, clip.start_s, clip.stop_s)
                 else:
-                    blocks = audio_blocks(path, rate, clip.start_s, clip.stop_s, sound)
-                    if clip.stop_s is None and not clip.duration_estimated:
-                        blocks = without_padding(blocks, round(clip.duration_s * rate), round(MOST_PADDING_S * rate))
+                    lasts_s = None if clip.duration_estimated else clip.duration_s
+                    blocks = clip_sound(path, rate, clip.start_s, clip.stop_s, lasts_s, sound)
                     waveform = self._held(blocks, "waveform")
             except (AvrecogError, MemoryError) as error:
                 problems.append(_said(clip, error))

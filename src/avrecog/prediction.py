@@ -1,5 +1,6 @@
 """The top classes of any media file, with one trained model or several fused."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from avrecog.front_end import log_mel
 from avrecog.fusion_methods import Fusion, read_fusion
 from avrecog.inputs import FrontEnd, make_dataset, needs
 from avrecog.late_fusion import fixed_fusion, said_fusion
-from avrecog.media.audio import decode_audio
+from avrecog.media.clip_sound import whole_sound
+from avrecog.media.container import Probe, probe
 from avrecog.media.video import decode_video
 from avrecog.models.settings import ModelConfig, ModelSection, PipelineConfig
 from avrecog.onnx_network import OnnxNetwork
@@ -24,6 +26,8 @@ from avrecog.store import MemoryStore
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 FUSION = Path("results/fuse/fusion.npz")
 
@@ -120,15 +124,17 @@ def _of_torch(path: Path, engine: Engine) -> Speaker:
 
 def _predict_file(file: Path, models: Sequence[Speaker], fusion: Fusion, top: int) -> str:
     spoken, said, silent = [], [], []
+    remarks: list[str] = []
     for index, model in enumerate(models):
         try:
-            rows = decode_rows(file, model)
+            rows = decode_rows(file, model, remarks)
         except MediaError as error:
             silent.append(str(error))
             continue
         dataset = make_dataset(model.config, model.front_end, rows, ["clip"], np.zeros(1, np.int64), AugmentConfig())
         spoken.append(predict_scores(model.network, dataset, None, 64, model.device, "prob"))
         said.append(index)
+    tell(file, remarks)
     if not spoken:
         raise MediaError("; ".join(dict.fromkeys(silent)))
     (fused,) = fusion.of_those(said, np.stack(spoken))
@@ -139,16 +145,30 @@ def _predict_file(file: Path, models: Sequence[Speaker], fusion: Fusion, top: in
     return "\n".join(lines)
 
 
-def decode_rows(file: Path, model: Described) -> dict[str, MemoryStore]:
+def tell(file: Path, remarks: Sequence[str]) -> None:
+    """Log what is to be told of a file, in one line, each thing once."""
+    if remarks:
+        log.warning("%s: %s", file, "; ".join(dict.fromkeys(remarks)))
+
+
+def decode_rows(file: Path, model: Described, remarks: list[str] | None = None) -> dict[str, MemoryStore]:
     """The whole file as the rows that the model's stores would hold; of two, one may be empty.
+
+    Args:
+        file: any file FFmpeg reads.
+        model: whose front end and needs count.
+        remarks: takes what is to be told: tracks that were passed over, sound that is missing.
 
     Raises:
         MediaError: if the file has nothing that the model needs.
     """
+    remarks = [] if remarks is None else remarks
     found, lacking = {}, []
+    probed = probe(file)
+    remarks += probed.notes
     for section in needs(model.config):
         try:
-            found[section] = MemoryStore({"clip": _decode_section(file, model, section)})
+            found[section] = MemoryStore({"clip": _decode_section(file, model, section, probed, remarks)})
         except MediaError as error:
             lacking.append(error)
     if not found:
@@ -159,11 +179,13 @@ def decode_rows(file: Path, model: Described) -> dict[str, MemoryStore]:
     return found
 
 
-def _decode_section(file: Path, model: Described, section: str) -> np.ndarray:
+def _decode_section(file: Path, model: Described, section: str, probed: Probe, remarks: list[str]) -> np.ndarray:
     if section == "audio":
         assert model.front_end.audio is not None
         front_end = model.front_end.audio.logmel
-        return log_mel(decode_audio(file, front_end.sample_rate), front_end).astype(np.float16)
+        waveform, told = whole_sound(file, front_end.sample_rate, probed)
+        remarks += told
+        return log_mel(waveform, front_end).astype(np.float16)
     assert model.front_end.video is not None
     return decode_video(file, model.front_end.video)
 

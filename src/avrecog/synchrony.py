@@ -16,7 +16,7 @@ from avrecog.inference import TrainedModel, load_model
 from avrecog.inputs import make_dataset
 from avrecog.models.build import AVSlowFastConfig, AVSyncConfig, ModelConfig, ModelSection
 from avrecog.models.slowfast import AVSync
-from avrecog.prediction import decode_rows
+from avrecog.prediction import decode_rows, tell
 from avrecog.store import MemoryStore
 
 STEP_S = 0.02  # from one offset to the next
@@ -45,11 +45,13 @@ def sync_files(files: Sequence[Path], checkpoint: Path, max_offset_s: float) -> 
     model = load_sync(checkpoint)
     lines, problems = [], []
     for file in files:
+        remarks: list[str] = []
         try:
-            rows = decode_rows(file, model)
+            rows = decode_rows(file, model, remarks)
         except MediaError as error:
             problems.append(str(error))
             continue
+        tell(file, remarks)
         try:
             found = synchrony(model, rows, max_offset_s)
         except MediaError as error:

@@ -315,7 +315,7 @@ MEDIA: Sequence[MediaCase] = [
     MediaCase(
         "a playlist that names a file elsewhere",
         "prepare",
-        "a.m3u8: can't be decoded",
+        "a.m3u8: a playlist, no sound and no moving picture",
         make=lambda folder: media.written(folder / "a.m3u8", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n"),
     ),
     MediaCase(

@@ -127,3 +127,78 @@ def test_raw_video_has_a_length(tmp_path):
     found = probe(tmp_path / "a.h264")
     assert found.duration_estimated
     assert found.duration_s * found.fps == pytest.approx(400, abs=1)
+
+
+def live(path: Path, kind: Kind) -> Path:
+    """A recording in Matroska whose header says nothing of the length, as while it goes on."""
+    source = make(path.with_name(f"source{kind.ending}"), kind)
+    with av.open(str(source)) as old, av.open(str(path), "w", options={"live": "1"}) as new:
+        streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("kind", [Kind(".mkv", None, "libmp3lame"), Kind(".webm", "libvpx", "libopus")], ids=str)
+def test_a_live_recording_is_a_guess_and_measured(tmp_path, kind):
+    found = probe(live(tmp_path / f"live{kind.ending}", kind))
+    assert found.duration_estimated
+    assert found.duration_s == pytest.approx(40, abs=0.1)
+
+
+JOINED = [
+    Kind(".mp3", None, "libmp3lame"),
+    Kind(".ogg", None, "libopus"),
+    Kind(".flac", None, "flac"),
+    Kind(".mkv", None, "aac"),
+    Kind(".ts", "libx264", "aac"),
+]
+
+
+@pytest.mark.parametrize("kind", JOINED, ids=str)
+def test_the_first_parts_length_is_not_the_whole(tmp_path, kind):
+    content = make(tmp_path / f"a{kind.ending}", kind, seconds=range(10)).read_bytes()
+    found = probe(written(tmp_path / f"b{kind.ending}", content + content))
+    assert found.duration_estimated
+    assert found.duration_s == pytest.approx(20, abs=0.5)
+
+
+def avi_that_says(path: Path, times: float) -> Path:
+    content = bytearray(make(path, Kind(".avi", "mpeg4", "pcm_s16le")).read_bytes())
+    for chunk, offset in ((b"avih", 24), (b"strh", 40)):  # dwTotalFrames and dwLength
+        at = -1
+        while (at := content.find(chunk, at + 1)) >= 0:
+            (n,) = struct.unpack_from("<I", content, at + offset)
+            struct.pack_into("<I", content, at + offset, round(times * n))
+    return written(path, bytes(content))
+
+
+def mkv_that_says(path: Path, times: float) -> Path:
+    content = bytearray(make(path, Kind(".mkv", "libx264", "aac")).read_bytes())
+    place = content.index(b"\x44\x89\x88") + 3
+    struct.pack_into(">d", content, place, times * struct.unpack_from(">d", content, place)[0])
+    return written(path, bytes(content))
+
+
+def flv_that_says(path: Path, times: float) -> Path:
+    content = bytearray(make(path, Kind(".flv", "libx264", "libmp3lame")).read_bytes())
+    place = content.index(b"duration") + 9
+    struct.pack_into(">d", content, place, times * struct.unpack_from(">d", content, place)[0])
+    return written(path, bytes(content))
+
+
+@pytest.mark.parametrize("say", [avi_that_says, mkv_that_says, flv_that_says])
+def test_a_header_that_says_less_than_the_packets_is_no_statement(tmp_path, say):
+    found = probe(say(tmp_path / f"a.{say.__name__[:3]}", 0.25))
+    assert found.duration_estimated
+    assert found.duration_s == pytest.approx(40, abs=0.3)
+
+
+def test_a_cut_off_avi_is_measured(tmp_path):
+    whole = make(tmp_path / "a.avi", Kind(".avi", "libx264", "libmp3lame")).read_bytes()
+    path = written(tmp_path / "b.avi", whole[: len(whole) // 3])
+    found = probe(path)
+    assert found.duration_estimated
+    assert found.duration_s == pytest.approx(seconds(path), abs=0.5)

@@ -18,8 +18,9 @@ import soundfile
 import soxr
 
 from avrecog.errors import MediaError
+from avrecog.media.joined import starts_anew
 from avrecog.media.opening import MOST_BYTES
-from avrecog.media.seeking import Reading, frames_from, starts_anew
+from avrecog.media.seeking import Reading, frames_from
 from avrecog.media.wav import wav_size_is_right
 
 BLOCK = 2**15  # samples that are mixed and resampled together; in larger blocks fresh memory costs more than it saves
@@ -233,7 +234,7 @@ def _ffmpeg_blocks(
                 n_held = 0
             begin_s = following * tick_s - reading.origin_s
             if starts_anew((following + late) * tick_s, following * tick_s, first * tick_s):
-                first, following, end = first + late, following + late, end + late
+                first, following, end = following + late, following + late, end + late
             elif late > 0:
                 heard.gaps.append((begin_s, begin_s + late * tick_s))
                 yield from _silence(rate, min(late, end - following) * tick_s)

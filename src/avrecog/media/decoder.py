@@ -30,6 +30,8 @@ class Decoder:
         try:
             frames: list[Any] = packet.decode()
         except av.FFmpegError:
+            if is_tag(packet):
+                return []
             leads_up = self.needed_s is not None and not self.is_video and comes_before(packet, self.needed_s)
             if not (leads_up if self.begun else self.needed_s is not None or not packet.is_keyframe):
                 raise
@@ -50,3 +52,8 @@ def comes_before(packet: av.packet.Packet, stamp_s: float) -> bool:
 def is_empty(packet: av.packet.Packet) -> bool:
     """Whether a packet says that nothing changes, as Theora's may; decoders don't take it."""
     return not packet.size and packet.dts is not None
+
+
+def is_tag(packet: av.packet.Packet) -> bool:
+    """Whether a packet that can't be decoded says who sings, as between MP3 files that were put together."""
+    return bytes(packet).startswith((b"ID3", b"TAG", b"APETAGEX"))

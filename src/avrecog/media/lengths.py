@@ -1,11 +1,14 @@
 """How long a file lasts, and whether anything in it says so."""
 
+import os
+import struct
 from pathlib import Path
 
 import av
 import av.container
 
 from avrecog.errors import MediaError
+from avrecog.media.joined import has_parts, stamps
 from avrecog.media.opening import open_media
 from avrecog.media.tracks import Tracks, taken_tracks, track_start_s
 from avrecog.media.wav import wav_claims_more, wav_seconds, wav_size_is_right
@@ -15,6 +18,8 @@ _STATED = frozenset({
     *("aiff", "ape", "asf", "au", "avi", "caf", "dsf", "flac", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"),
     *("mp3", "mpc", "mpc8", "mxf", "nut", "ogg", "rm", "tak", "tta", "w64", "wav", "wv"),
 })  # fmt: skip
+_APART = frozenset({"asf", "avi", "flac", "flv", "matroska,webm"})  # a header says it, apart from what an index lists
+MOST_BEYOND_S = 0.5  # the last packets may end after the stated end; what ends later still belies the header
 
 
 def length(path: Path, container: av.container.InputContainer, tracks: Tracks) -> tuple[float, bool]:
@@ -25,9 +30,8 @@ def length(path: Path, container: av.container.InputContainer, tracks: Tracks) -
     """
     name = container.format.name
     seconds = _stated_s(container, tracks)
-    if name == "flac":
-        end_s = _last_packet_s(container, tracks)
-        return (end_s, True) if end_s > 0 and abs(end_s - seconds) > 0.01 else (seconds, False)
+    if has_parts(path, name) or (name == "matroska,webm" and not _matroska_states_its_length(path)):
+        return stamps(path).end_s or _measured_s(path), True
     if name == "matroska,webm" and seconds > 0 and tracks.origin_s > 1:  # some writers count from 0, some from there
         return max(_last_packet_s(container, tracks) - tracks.origin_s, 0.0) or seconds, False
     if name == "wav" and tracks.audio is not None:
@@ -36,7 +40,19 @@ def length(path: Path, container: av.container.InputContainer, tracks: Tracks) -
             return wav_seconds(path, byte_rate), True
     if seconds <= 0:
         return _measured_s(path), True
-    return seconds, name not in _STATED or (name == "mp3" and not _mp3_states_its_length(path))
+    if name not in _STATED:  # of MPEG's containers FFmpeg looks at both ends only
+        return (stamps(path).end_s if name in {"mpeg", "mpegts"} else 0.0) or seconds, True
+    if name == "mp3":
+        return _mp3_s(path, seconds)
+    if name not in _APART:
+        return seconds, False
+    end_s = _last_packet_s(container, tracks) - tracks.origin_s
+    if name == "flac" and end_s > 0 and abs(end_s - seconds) > 0.01:
+        return end_s, True
+    is_cut_off = name == "avi" and _avi_claims_more(path)  # then FFmpeg takes a share of what the header says
+    if is_cut_off or end_s > seconds + MOST_BEYOND_S:
+        return stamps(path).end_s or seconds, True
+    return seconds, False
 
 
 def _stated_s(container: av.container.InputContainer, tracks: Tracks) -> float:
@@ -87,18 +103,48 @@ def _measured_s(path: Path) -> float:
     return stop_s
 
 
-def _mp3_states_its_length(path: Path) -> bool:
-    """Whether the first frame of an MP3 holds the number of frames, as encoders of variable bit rates write it."""
+def _mp3_s(path: Path, seconds: float) -> tuple[float, bool]:
+    """How long an MP3 lasts that FFmpeg says lasts so many seconds, and whether that is a guess.
+
+    Encoders of variable bit rates write the number of frames and of bytes into the first frame. Where more frames
+    follow than that, as in files that were put together, all are counted.
+
+    Raises:
+        MediaError: if it can't be read.
+    """
     with path.open("rb") as file:
         head = file.read(10)
+        begin_at = 0
         if head[:3] == b"ID3":  # the tag's size, seven bits a byte
-            size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-            file.seek(10 + size)
-        else:
-            file.seek(0)
+            begin_at = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        file.seek(begin_at)
         begin = file.read(4096)
-    for name in (b"Xing", b"Info"):
-        at = begin.find(name)
-        if at >= 0:
-            return len(begin) > at + 7 and bool(begin[at + 7] & 1)
-    return b"VBRI" in begin
+        found = [at for at in (begin.find(b"Xing"), begin.find(b"Info")) if at >= 0]
+        if not found:
+            return seconds, b"VBRI" not in begin
+        flags, _, n_bytes = struct.unpack(">III", begin[found[0] + 4 : found[0] + 16].ljust(12, b"\0"))
+        if not flags & 1:
+            return seconds, True
+        if not flags & 2:
+            return seconds, False
+        file.seek(begin_at + n_bytes)
+        rest = file.read(2**16)
+    is_joined = rest[:3] == b"ID3" or (len(rest) > 1 and rest[0] == 0xFF and rest[1] >= 0xE0)
+    return (stamps(path).end_s or seconds, True) if is_joined else (seconds, False)
+
+
+def _matroska_states_its_length(path: Path) -> bool:
+    """Whether there is a Duration in the part Info of a Matroska or WebM file; live recordings have none."""
+    with path.open("rb") as file:
+        begin = file.read(2**16)
+    at = begin.find(b"\x15\x49\xa9\x66")
+    if at < 0:
+        return True  # it stands further back, which only what had a seekable end writes
+    return any(begin.find(b"\x44\x89" + size, at, at + 2048) >= 0 for size in (b"\x84", b"\x88"))
+
+
+def _avi_claims_more(path: Path) -> bool:
+    """Whether the first chunk of an AVI should end behind the file's end."""
+    with path.open("rb") as file:
+        n_bytes = int.from_bytes(file.read(8)[4:], "little")
+        return n_bytes + 8 > os.fstat(file.fileno()).st_size

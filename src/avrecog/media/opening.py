@@ -9,11 +9,13 @@ import av
 import av.container
 
 from avrecog.errors import MediaError, NotMediaError
-from avrecog.media.kinds import is_named_as_media, not_media
+from avrecog.media.kinds import PLAYLISTS, begins_as_stream, is_named_as_media, is_scanned_for, not_media, other_kind
 
 av.logging.set_level(av.logging.FATAL)  # FFmpeg's warnings go to stderr otherwise; errors arrive as exceptions
 
 
+# All that FFmpeg reads but playlists, so that it opens none of the files that one names
+_FORMATS = ",".join(sorted(av.formats_available - PLAYLISTS))
 MOST_BYTES = 4 * 2**30  # of a decoded clip, which is held in memory
 MOST_PIXELS = 2**26  # of a frame: 8192 x 8192; decoding takes four times as many bytes and more
 
@@ -28,9 +30,14 @@ def open_media(path: Path, options: Mapping[str, str] | None = None) -> Iterator
     """
     if os.path.isdir(path):  # unlike Path.is_dir it raises nothing
         raise MediaError(f"{path}: is a folder, expected a media file")
-    # `file:`, and files only for what a playlist names: a path or a file is never an address to fetch from
-    all_options = {"protocol_whitelist": "file", **(options or {})}
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise MediaError(f"{path}: is no ordinary file, expected a media file")
+    # `file:` and no playlists: a path or a file is never an address to fetch from, nor names another file to open
+    all_options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, **(options or {})}
     try:
+        kind = other_kind(path)
+        if kind is not None:
+            raise _refusal(path)(f"{path}: {kind}, no sound and no moving picture")
         with av.open(f"file:{path}", metadata_errors="replace", options=all_options) as container:
             _refuse_what_is_no_media(path, container)
             for stream in container.streams.video:
@@ -51,7 +58,16 @@ def said(error: Exception) -> str:
 
 
 def _refuse_what_is_no_media(path: Path, container: av.container.InputContainer) -> None:
-    kind = not_media(container.format.name, container.metadata.get("major_brand", "").strip())
+    name = container.format.name
+    kind = not_media(name, container.metadata.get("major_brand", "").strip())
     if kind is not None:
-        cause = MediaError if is_named_as_media(path) else NotMediaError
-        raise cause(f"{path}: {kind}, no sound and no moving picture")
+        raise _refusal(path)(f"{path}: {kind}, no sound and no moving picture")
+    if is_scanned_for(name) and not is_named_as_media(path) and not begins_as_stream(path):
+        raise NotMediaError(
+            f"{path}: no sound and no moving picture by its name or its first bytes, although something in it looks "
+            f"like {name}; if it is one, name it so"
+        )
+
+
+def _refusal(path: Path) -> type[MediaError]:
+    return MediaError if is_named_as_media(path) else NotMediaError

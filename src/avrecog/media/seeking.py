@@ -1,7 +1,8 @@
 """Decoded frames from a time on, each with its true time, whatever the container's seeking is worth.
 
 Many containers find a place by guessing (MPEG's, Ogg), know no key frames or have no index, so that a seek may land
-too late: then it is tried further back, and at last the file is read from its beginning.
+too late: then it is tried further back, and at last the file is read from its beginning. So is one that was put
+together of several, where a time stands more than once.
 """
 
 import contextlib
@@ -19,12 +20,12 @@ import av.frame
 import av.packet
 
 from avrecog.errors import MediaError
-from avrecog.media.decoder import Decoder, comes_before, is_empty
+from avrecog.media.decoder import Decoder, comes_before, is_empty, is_tag
+from avrecog.media.joined import restarts, starts_anew
 from avrecog.media.opening import open_media
 from avrecog.media.tracks import Tracks, taken_tracks, track_start_s
 
 BACK_S = (0.5, 2.0, 8.0, 32.0, 128.0, 512.0)  # before what is wanted, one after another
-RESTART_S = 10.0  # a time stamp so far back is a new beginning (files put together), as FFmpeg's own tools take it
 JITTER_S = 0.05
 SOUNDS_TO_TELL = 8  # whose time stamps tell where the first one stands
 MOST_UNTIMED = 100  # sounds without a time stamp before the first one with it
@@ -72,6 +73,8 @@ def frames_from(
         for back_s in BACK_S:
             if start_s - back_s <= begin_s or stream.codec_context.name in NEED_ALL:
                 break
+            if not was_sought and restarts(path, container.format.name):
+                break
             was_sought = True
             reading = _sought(container, stream, tracks.origin_s, start_s - back_s, needed_s)
             if reading is not None:
@@ -83,14 +86,6 @@ def frames_from(
             tracks = taken_tracks(path, container)
             stream = _stream(path, tracks, kind)
         yield _reading(container, stream, tracks.origin_s)
-
-
-def starts_anew(time_s: float, next_s: float, first_s: float) -> bool:
-    """Whether time stamps begin again at `time_s`, as those of files that were put together do.
-
-    `next_s` is where the last frame ended, `first_s` where the first one stood.
-    """
-    return time_s < next_s - RESTART_S or time_s <= first_s < next_s - 1
 
 
 def _stream(path: Path, tracks: Tracks, kind: Kind) -> av.AudioStream | av.VideoStream:
@@ -165,10 +160,20 @@ def _decoded(packets: Iterator[av.packet.Packet], decode: Decoder, needed_s: flo
 
 
 def _rest(packets: Iterator[av.packet.Packet]) -> Iterator[av.AudioFrame]:
-    """The sounds of what is left, where nothing is forgiven any more."""
+    """The sounds of what is left, where nothing is forgiven any more.
+
+    Raises:
+        FFmpegError: if a packet can't be decoded.
+    """
     for packet in packets:
         if packet.size or packet.dts is None:
-            yield from packet.decode()  # type: ignore[misc]
+            try:
+                sounds: list[Any] = packet.decode()
+            except av.FFmpegError:
+                if not is_tag(packet):
+                    raise
+                continue
+            yield from sounds
 
 
 def _run_up(decoded: Decoded, needed_s: float | None, tick_s: float) -> list[av.AudioFrame]:
@@ -219,7 +224,7 @@ def _timed_pictures(
                 time_s = stamp * tick_s + shift_s
                 if next_s is not None and first_s is not None and starts_anew(time_s, next_s, first_s):
                     shift_s += next_s - time_s
-                    time_s = next_s
+                    first_s = time_s = next_s
             elif next_s is not None:
                 time_s = next_s
             else:
