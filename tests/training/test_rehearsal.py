@@ -215,7 +215,7 @@ def test_a_network_that_onnx_runtime_cannot_load_is_left_out_of_the_benchmark(pr
     projects.write_params(project, projects.SMALL, {"benchmark": timed})
     projects.run(project, "benchmark", "rgb")
     assert "benchmark rgb onnxruntime: is left out: ONNX Runtime can't load this network" in caplog.text
-    assert "benchmark rgb int8: is left out: engine onnxruntime-int8 can't quantise this network" in caplog.text
+    assert "benchmark rgb int8: is left out: ONNX Runtime can't quantise this network" in caplog.text
 
 
 def test_the_first_batch_needs_memory_as_the_others_do():
