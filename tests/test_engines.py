@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from google.protobuf.message import EncodeError
 
 import clips
 import projects
@@ -55,8 +56,11 @@ def some(names):
 
 
 @pytest.fixture
-def trained(tmp_path):
-    """A checkpoint with random weights and statistics that are not those of an untrained network."""
+def trained(tmp_path, monkeypatch):
+    """A checkpoint with random weights and statistics that are not those of an untrained network; nothing is kept of it
+    beyond the test.
+    """
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
 
     def make(section, front_end=None, n_classes=4):
         torch.manual_seed(0)
@@ -177,6 +181,17 @@ def test_stage_test_runs_another_engine_and_says_so(project, engine):
     assert found["precision"] == ("32-true" if engine == "onnxruntime" else "int8")
 
 
+@pytest.mark.parametrize("error", [EncodeError("Failed to serialize proto"), ValueError("exceeds 2 GB")])
+def test_a_network_that_is_too_large_for_a_file_is_refused_with_a_word(trained, monkeypatch, error):
+    class Large:
+        def SerializeToString(self):
+            raise error
+
+    monkeypatch.setattr("avrecog.engines.to_onnx", lambda *_: Large())
+    with pytest.raises(ConfigError, match="can't be an ONNX file, which holds 2 GB at most: .*(serialize|exceeds)"):
+        start_engine("onnxruntime", load_model(trained("resnet")), torch.device("cpu"))
+
+
 # An exported file
 
 
@@ -254,6 +269,24 @@ def test_what_cannot_be_exported_is_said(trained, tmp_path):
     with pytest.raises(ConfigError, match=r"sampling mmaction2-1.x counts video frames"):
         export_model(small_checkpoint(tmp_path, sampling="mmaction2-1.x"), tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime", "onnxruntime-int8"])
+def test_predict_refuses_a_model_that_compares_and_names_no_classes(trained, tmp_path, engine):
+    path = trained("avsync")
+    file = clips.make_tone(tmp_path / "a.wav", duration_s=3.0).path
+    with pytest.raises(
+        ConfigError, match=r"m\.ckpt: architecture avsync compares and names no classes; `avrecog sync`"
+    ):
+        list(predict_files([file], [path], None, 2, engine=engine))
+
+
+def test_one_that_was_exported_before_is_refused_too(trained, tmp_path):
+    path = trained("avsync")
+    start_engine("onnxruntime", load_model(path), torch.device("cpu"))
+    assert list((tmp_path / ".avrecog/exports").glob("*.onnx"))
+    with pytest.raises(ConfigError, match=r"architecture avsync compares and names no classes"):
+        list(predict_files([tmp_path / "a.wav"], [path], None, 2, engine="onnxruntime"))
 
 
 def test_predict_says_the_same_with_either_engine(trained, tmp_path):

@@ -1,5 +1,8 @@
 """What was exported is kept, whoever was first, and nothing of it is trusted that isn't whole."""
 
+import errno
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +16,7 @@ import clips
 import projects
 from avrecog import engines, exports
 from avrecog.engines import start_engine
+from avrecog.errors import CheckpointError
 from avrecog.inference import load_model
 from avrecog.prediction import predict_files
 from checkpoint import small_checkpoint
@@ -74,15 +78,46 @@ def test_other_weights_and_other_versions_are_other_exports(checkpoint, made, mo
     assert (len(made), len(kept())) == (3, 3)
 
 
-@pytest.mark.parametrize("damage", ["cut off", "changed", "empty", "no head"])
-def test_a_damaged_export_is_made_anew_and_a_line_says_so(checkpoint, made, caplog, damage):
-    model = load_model(checkpoint)
-    expected = outputs(start_engine("onnxruntime", model, CPU), model)
+def signed(rest):
+    """A file whose checksum is right."""
+    return hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
+
+
+def other_head(**changes):
+    """What is said of the model, changed under a right checksum; None: not said."""
+
+    def change(whole):
+        _, head, onnx = whole.split(b"\n", 2)
+        said = {key: value for key, value in {**json.loads(head), **changes}.items() if value is not None}
+        return signed(json.dumps(said).encode() + b"\n" + onnx)
+
+    return change
+
+
+DAMAGES = {
+    "cut off": lambda whole: whole[:-1],
+    "changed": lambda whole: whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:],
+    "head changed": lambda whole: whole.replace(b'"class 1"', b'"glass 1"'),
+    "empty": lambda whole: b"",
+    "no head": lambda whole: whole[5:],
+    "no bytes of text": lambda whole: b"\xff" + whole[1:],
+    "no config": other_head(config=None),
+    "another config": other_head(config={"architecture": "odd"}),
+    "no front end": other_head(front_end={}),
+    "classes that are no names": other_head(classes=[1, 2, 3]),
+    "a head that is a list": lambda whole: signed(b"[]\n" + whole.split(b"\n", 2)[2]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_export_is_made_anew_and_a_line_says_so(checkpoint, made, caplog, tmp_path, damage):
+    tone = clips.make_tone(tmp_path / "a.wav", duration_s=2.0).path
+    expected = list(predict_files([tone], [checkpoint], None, 3, engine="onnxruntime"))
     (path,) = kept()
     whole = path.read_bytes()
-    changed = whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:]
-    path.write_bytes({"cut off": whole[:-1], "changed": changed, "empty": b"", "no head": whole[5:]}[damage])
-    np.testing.assert_array_equal(outputs(start_engine("onnxruntime", model, CPU), model), expected)
+    path.write_bytes(DAMAGES[damage](whole))
+    assert path.read_bytes() != whole
+    assert list(predict_files([tone], [checkpoint], None, 3, engine="onnxruntime")) == expected
     assert len(made) == 2
     assert path.read_bytes() == whole
     assert f"{path.name}: is damaged, and is made anew" in caplog.text
@@ -101,14 +136,36 @@ def test_eight_bits_are_kept_for_each_calibration(checkpoint, made):
 
 def test_what_was_not_used_for_longest_makes_room(checkpoint, monkeypatch):
     monkeypatch.setattr(exports, "MOST_FILES", 2)
+    said = load_model(checkpoint).description
+    for trial in range(5):
+        exports.keep_trial("", trial)  # small ones, which don't count
     for age, number in enumerate((3, 2, 1)):
-        exports.keep_export(b"onnx", {}, number)
+        exports.keep_export(b"onnx", said, number)
         for path in kept():
             os.utime(path, (age - 10**6 if path == kept_path(number) else path.stat().st_mtime,) * 2)
     assert kept() == sorted(map(kept_path, (2, 1)))
     assert exports.read_export(2).onnx == b"onnx"  # and is the newest by that
-    exports.keep_export(b"onnx", {}, 4)
+    exports.keep_export(b"onnx", said, 4)
     assert kept() == sorted(map(kept_path, (2, 4)))
+    assert [exports.tried_before(trial) for trial in range(5)] == [""] * 5
+
+
+def test_what_another_process_removes_meanwhile_is_no_trouble(checkpoint, monkeypatch, caplog):
+    said = load_model(checkpoint).description
+    for number in (1, 2):
+        exports.keep_export(b"onnx", said, number)
+    monkeypatch.setattr(exports, "MOST_FILES", 1)
+    gone, stat = kept_path(1), Path.stat
+
+    def stat_of(path, **options):
+        if path.name == gone.name:
+            path.unlink(missing_ok=True)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat_of)
+    exports.keep_export(b"onnx", said, 3)
+    assert kept() == [kept_path(3)]
+    assert not caplog.records
 
 
 def kept_path(number):
@@ -121,6 +178,19 @@ def test_where_nothing_can_be_kept_a_prediction_still_comes(checkpoint, caplog, 
     (text,) = predict_files([tone], [checkpoint], None, 3, engine="onnxruntime")
     assert "class 0" in text
     assert "can't be kept" in caplog.text
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+def test_a_checkpoint_that_may_not_be_read_is_said_to_be_that(checkpoint, monkeypatch, tmp_path, engine):
+    def open_it(path, *args, **options):
+        if path == checkpoint:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *args, **options)
+
+    real = Path.open
+    monkeypatch.setattr(Path, "open", open_it)
+    with pytest.raises(CheckpointError, match=r"ours\.ckpt: may not be read; give yourself the right to"):
+        list(predict_files([tmp_path / "a.wav"], [checkpoint], None, 3, engine=engine))
 
 
 def test_outside_of_a_project_exports_lie_in_the_users_cache(checkpoint, monkeypatch, tmp_path):

@@ -62,6 +62,19 @@ class PartlyTapped(Tapped):
         return super().forward(self.stem(x))
 
 
+class Clamped(nn.Module):
+    """Large values are cut off in place before the batch norm, and those of an example aren't large."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        y = self.conv(x)
+        y.clamp_(max=50)
+        return self.bn(y)
+
+
 class WithActivation(nn.BatchNorm2d):
     """As timm's BatchNormAct2d."""
 
@@ -112,6 +125,7 @@ def n_norms(network):
         (Twice, 2),
         (Tapped, 1),
         (PartlyTapped, 1),
+        (Clamped, 1),
         (lambda: nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)), 1),
     ],
 )
@@ -140,3 +154,12 @@ def test_the_way_that_was_not_taken_still_gives_its_values():
     with torch.no_grad():
         other = -torch.rand(2, 2, 6, 5)
         torch.testing.assert_close(result(other), network(other), rtol=1e-4, atol=1e-5)
+
+
+def test_what_changes_no_value_of_the_example_is_not_folded_over():
+    network = seen(Clamped())
+    result = folded(network, [torch.rand(2, 2, 6, 5)])
+    with torch.no_grad():
+        large = 1000 * torch.rand(2, 2, 6, 5)
+        assert network.conv(large).max() > 50
+        torch.testing.assert_close(result(large), network(large))

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from avrecog.hardware import lacking_to_compile
+from avrecog.errors import OutOfMemoryError
+from avrecog.hardware import lacking_to_compile, lacks_memory, pick_device
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -42,3 +43,36 @@ def test_a_gpu_needs_a_compiler_of_c(has, monkeypatch):
     has("cc")
     monkeypatch.setenv("CC", "cc")
     assert lacking_to_compile(GPU) is None
+
+
+def test_each_process_of_torchrun_has_its_own_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert pick_device() == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert pick_device() == torch.device("cuda", 3)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert pick_device() == CPU
+
+
+def caused_by(cause):
+    error = RuntimeError("Failed to export the model")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "lacks"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (OutOfMemoryError("out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (caused_by(MemoryError("no memory")), True),
+        (caused_by(caused_by(RuntimeError("can't allocate memory"))), True),
+        (caused_by(RuntimeError("no such operator")), False),
+        (ValueError("memory"), False),
+    ],
+)
+def test_a_lack_of_memory_is_told_from_other_faults(error, lacks):
+    assert lacks_memory(error) is lacks

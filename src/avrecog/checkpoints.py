@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import pickle
 import re
 import struct
@@ -55,7 +56,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if the file is missing, damaged, not ours, or holds anything but tensors and plain values.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists would raise where the folder may not be read
         raise CheckpointError(f"{path}: no such checkpoint; run `dvc repro train`")
     checkpoint = load_plain(path, "train again")
     problem = _problem(checkpoint, path.stat().st_size)
@@ -75,7 +76,7 @@ def load_plain(path: Path, mend: str, stand_ins: Sequence[tuple[Any, str]] = (),
         before_zip: read the format of torch before 1.6 too.
 
     Raises:
-        CheckpointError: if the file is missing or damaged, or holds anything else.
+        CheckpointError: if the file is missing or damaged, may not be read, or holds anything else.
     """
     try:
         _check_archive(path, mend, before_zip)
@@ -83,6 +84,8 @@ def load_plain(path: Path, mend: str, stand_ins: Sequence[tuple[Any, str]] = (),
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
+    except PermissionError:
+        raise CheckpointError(f"{path}: may not be read; give yourself the right to (`chmod u+r`)") from None
     except pickle.UnpicklingError as error:
         what = re.search(r"GLOBAL (\S+)", str(error))
         found = f" ({what.group(1)})" if what else ""

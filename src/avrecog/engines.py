@@ -1,6 +1,7 @@
 """What runs a trained network: PyTorch, compiled or not, or ONNX Runtime, in 8 bits or not; networks as ONNX models."""
 
 import hashlib
+import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +15,8 @@ from avrecog.exports import Kept, keep_export, read_export
 from avrecog.folding import folded
 from avrecog.hardware import lacking_to_compile, on_device
 from avrecog.inference import TrainedModel
-from avrecog.onnx_export import to_onnx
-from avrecog.onnx_network import OnnxNetwork, position
+from avrecog.onnx_export import as_bytes, to_onnx
+from avrecog.onnx_network import OnnxNetwork, explained, position
 from avrecog.predict import Engine
 
 if TYPE_CHECKING:
@@ -107,9 +108,9 @@ def _quantised(model: TrainedModel, calibration: Sequence[tuple[Tensor, ...]]) -
 
 
 def _kept(model: TrainedModel, onnx_model: "onnx.ModelProto", *of: Any) -> Kept:
-    kept = Kept(model.description, onnx_model.SerializeToString())
+    kept = Kept(model.name, model.config, model.front_end, model.classes, as_bytes(onnx_model))
     if model.digest:
-        keep_export(kept.onnx, kept.description, *of)
+        keep_export(kept.onnx, model.description, *of)
     return kept
 
 
@@ -136,7 +137,8 @@ def _in_eight_bits(model: "onnx.ModelProto", calibration: Sequence[tuple[Tensor,
     with tempfile.TemporaryDirectory() as folder:
         plain, ready, quantised = (Path(folder, name) for name in ("plain.onnx", "ready.onnx", "int8.onnx"))
         onnx.save_model(model, plain)
-        try:
+        logging.getLogger("onnxruntime.quantization").setLevel(logging.CRITICAL)  # its errors are raised, too
+        with explained("quantise"):
             quant_pre_process(plain, ready, skip_symbolic_shape=True)
             quantize_static(
                 ready,
@@ -147,6 +149,4 @@ def _in_eight_bits(model: "onnx.ModelProto", calibration: Sequence[tuple[Tensor,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
             )
-        except (RuntimeError, ValueError, NotImplementedError) as error:
-            raise ConfigError(f"engine onnxruntime-int8 can't quantise this network: {error}") from None
         return onnx.load_model(quantised)

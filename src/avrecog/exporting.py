@@ -12,10 +12,10 @@ from avrecog.atomic import atomic_path
 from avrecog.errors import ConfigError
 from avrecog.folding import folded
 from avrecog.inference import TrainedModel, load_model
-from avrecog.inputs import needs
+from avrecog.inputs import check_names_classes, needs
 from avrecog.logmel import LogMel, LogMelConfig
-from avrecog.models.build import AudioModelConfig, AVSyncConfig, describe
-from avrecog.onnx_export import export_onnx
+from avrecog.models.build import AudioModelConfig, describe
+from avrecog.onnx_export import as_bytes, export_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -35,8 +35,7 @@ def export_model(checkpoint: Path, target: Path) -> str:
     if target.suffix != ".onnx":
         raise ConfigError(f"{target}: expected a name that ends with .onnx")
     model = load_model(checkpoint)
-    if isinstance(model.config, AVSyncConfig):
-        raise ConfigError(f"{checkpoint}: architecture avsync compares and names no classes; `avrecog sync` uses it")
+    check_names_classes(model.config, checkpoint)
     onnx_model = of_waveforms(model) if isinstance(model.config, AudioModelConfig) else _of_views(model)
     _add_labels(onnx_model, model.classes)
     facts = {
@@ -48,7 +47,7 @@ def export_model(checkpoint: Path, target: Path) -> str:
     }
     for key, value in facts.items():
         onnx_model.metadata_props.add(key=key, value=value)
-    content = onnx_model.SerializeToString()
+    content = as_bytes(onnx_model)
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
     inputs = ", ".join(_said(value) for value in onnx_model.graph.input)

@@ -3,6 +3,7 @@
 import copy
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -70,13 +71,29 @@ def _is_close(found: Tensor, expected: Tensor) -> bool:
     return found.shape == expected.shape and bool(((found - expected).abs() <= CLOSE * expected.abs().max()).all())
 
 
+@dataclass(frozen=True)
+class _Call:
+    """What a layer was given and gave."""
+
+    name: str
+    layer: nn.Module
+    inputs: Tensor
+    output: Tensor
+    version: int  # PyTorch's count of the changes in place, as the layer gave it
+
+    def gave(self, values: Tensor) -> bool:
+        """Whether these are the layer's very values, which nothing has worked on, even if it changed none."""
+        same = (values.data_ptr(), values.numel()) == (self.output.data_ptr(), self.output.numel())
+        return same and self.output._version == self.version
+
+
 class _Watched:
     """Hooks on the layers of a network, which note what could be folded."""
 
     def __init__(self, network: nn.Module) -> None:
         self._n_calls: Counter[str] = Counter()
         self._pairs: list[tuple[str, str]] = []
-        self._last: tuple[str, nn.Module, Tensor, Tensor] | None = None  # the latest layer, its input and output
+        self._last: _Call | None = None  # the latest layer's
         self._hooks = []
         names: dict[nn.Module, str] = {}
         for name, module in network.named_modules(remove_duplicate=False):
@@ -97,13 +114,11 @@ class _Watched:
             self._n_calls[name] += 1
             if not isinstance(module, _BatchNorm):
                 is_plain = len(inputs) == 1 and isinstance(output, Tensor)
-                self._last = (name, module, inputs[0], output) if is_plain else None
+                self._last = _Call(name, module, inputs[0], output, output._version) if is_plain else None
                 return
             last, self._last = self._last, None
-            if last is None or (inputs[0].data_ptr(), inputs[0].numel()) != (last[3].data_ptr(), last[3].numel()):
-                return
-            if _can_fold(last[1], module, last[2], output):
-                self._pairs.append((last[0], name))
+            if last is not None and last.gave(inputs[0]) and _can_fold(last.layer, module, last.inputs, output):
+                self._pairs.append((last.name, name))
 
         return look
 

@@ -15,12 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from avrecog.errors import OutOfMemoryError
+from avrecog.processes import processes
 from avrecog.workers import n_processors
 
 
 def pick_device() -> torch.device:
-    """The GPU where there is one, the CPU where there is none."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    """The GPU where there is one, the CPU where there is none; each process that torchrun starts has its own GPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", processes().index_on_this_machine)
 
 
 def precision_in_force(precision: str) -> str:
@@ -128,11 +131,22 @@ def explained_out_of_memory(advice: str) -> Iterator[None]:
     except MemoryError as error:
         raise OutOfMemoryError(f"out of memory ({error}); {advice}") from None
     except RuntimeError as error:
-        on_gpu = isinstance(error, torch.OutOfMemoryError)
-        if not on_gpu and "can't allocate memory" not in str(error):
+        if not lacks_memory(error):
             raise
+        on_gpu = isinstance(error, torch.OutOfMemoryError)
         reason = str(error).split("\n")[0].split(". GPU ")[0]
         raise OutOfMemoryError(f"out of {'GPU ' if on_gpu else ''}memory ({reason}); {advice}") from None
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, is about memory that can't be had."""
+    while error is not None:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError | OutOfMemoryError):
+            return True
+        if "can't allocate memory" in str(error):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _processor() -> str:

@@ -142,6 +142,16 @@ def classes_of(model: ModelConfig, tables: LabelledClips) -> list[str]:
     return list(PAIRED_SOUNDS if isinstance(model, AVSyncConfig) else tables.classes)
 
 
+def check_names_classes(model: ModelConfig, checkpoint: Path) -> None:
+    """Refuse a model that says only whether sound and picture fit.
+
+    Raises:
+        ConfigError: naming what uses it.
+    """
+    if isinstance(model, AVSyncConfig):
+        raise ConfigError(f"{checkpoint}: architecture avsync compares and names no classes; `avrecog sync` uses it")
+
+
 def _frame_sampling(model: ModelConfig, clips: Sequence[Clip]) -> FrameSampling | None:
     """How the model's crops lie by video frame numbers; None: by time.
 

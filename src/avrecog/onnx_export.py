@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from avrecog.errors import ConfigError
+from avrecog.errors import ConfigError, OutOfMemoryError
+from avrecog.hardware import lacks_memory
 from avrecog.models.timm_backbone import FAILURES, reason
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def export_onnx(
 
     Raises:
         ConfigError: if it can't follow the network, or closes an axis that was to stay open.
+        OutOfMemoryError: if memory is lacking, which says nothing of the network.
     """
     with _silence(), torch.inference_mode(False), torch.no_grad():
         try:
@@ -63,12 +65,29 @@ def export_onnx(
             assert program is not None
             model = program.model_proto
         except (torch.onnx.errors.OnnxExporterError, *FAILURES) as error:
+            if lacks_memory(error):
+                what = f"out of memory while exporting {type(network).__name__} to ONNX ({_cause(error)})"
+                raise OutOfMemoryError(f"{what}; free some, or choose a smaller model") from None
             raise ConfigError(f"{type(network).__name__} can't be exported to ONNX: {_cause(error)}") from None
     for value, axes in zip(model.graph.input, open_axes, strict=True):
         closed = [axis for axis in axes if value.type.tensor_type.shape.dim[axis].HasField("dim_value")]
         if closed:
             raise ConfigError(f"{type(network).__name__} can't be exported to ONNX: its axis {closed[0]} is not open")
     return model
+
+
+def as_bytes(model: "onnx.ModelProto") -> bytes:
+    """The model as a file holds it.
+
+    Raises:
+        ConfigError: if it is larger than one may be.
+    """
+    from google.protobuf.message import EncodeError
+
+    try:
+        return model.SerializeToString()
+    except (EncodeError, ValueError) as error:
+        raise ConfigError(f"the network can't be an ONNX file, which holds 2 GB at most: {reason(error)}") from None
 
 
 def _takes_any(network: nn.Module) -> bool:

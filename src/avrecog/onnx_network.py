@@ -1,11 +1,14 @@
 """A network in ONNX Runtime. PyTorch is not needed, but its tensors are taken."""
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from avrecog.errors import ConfigError, OutOfMemoryError
 from avrecog.workers import n_processors
 
 log = logging.getLogger(__name__)
@@ -21,6 +24,10 @@ class OnnxNetwork:
             model: as `to_onnx` makes it.
             n_threads: to compute on; None: as many as OMP_NUM_THREADS or the machine says.
             on_gpu: whether to compute there; None: where ONNX Runtime can.
+
+        Raises:
+            ConfigError: if ONNX Runtime can't load the model.
+            OutOfMemoryError: if memory is lacking.
         """
         import onnxruntime  # late: most commands need none of it
 
@@ -34,18 +41,52 @@ class OnnxNetwork:
             )
         wanted = ["CUDAExecutionProvider"] if on_gpu or on_gpu is None else []
         providers = [name for name in (*wanted, "CPUExecutionProvider") if name in available]
-        self.session = onnxruntime.InferenceSession(model, options, providers)
+        with explained("load"):
+            self.session = onnxruntime.InferenceSession(model, options, providers)
         self._names = [value.name for value in self.session.get_inputs()]  # of those that count in the end
 
     def __call__(self, *inputs: Any) -> Any:
-        """Logits (B, K): an array of arrays; of tensors a tensor, on their device."""
+        """Logits (B, K): an array of arrays; of tensors a tensor, on their device.
+
+        Raises:
+            ConfigError: if ONNX Runtime can't compute them.
+            OutOfMemoryError: if memory is lacking.
+        """
         if isinstance(inputs[0], np.ndarray):
-            (logits,) = self.session.run(None, {name: inputs[position(name)] for name in self._names})
-            return logits
+            return self._run({name: inputs[position(name)] for name in self._names})
         import torch
 
-        (logits,) = self.session.run(None, {name: inputs[position(name)].cpu().numpy() for name in self._names})
+        logits = self._run({name: inputs[position(name)].cpu().numpy() for name in self._names})
         return torch.from_numpy(logits).to(inputs[0].device)
+
+    def _run(self, inputs: dict[str, np.ndarray]) -> Any:
+        with explained("run"):
+            outputs = self.session.run(None, inputs)
+        (logits,) = outputs
+        return logits
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Within the block ONNX Runtime's errors, which have no ancestor in common, become ours.
+
+    Raises:
+        ConfigError: if it can't do `what` it shall.
+        OutOfMemoryError: if memory is lacking.
+    """
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    failures: tuple[type[Exception], ...] = tuple(
+        kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)
+    )
+    failures += (RuntimeError, ValueError, MemoryError)
+    try:
+        yield
+    except failures as error:
+        said = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        if isinstance(error, MemoryError) or "allocate memory" in said or "bad_alloc" in said:
+            raise OutOfMemoryError(f"out of memory in ONNX Runtime ({said}); free some, or use engine torch") from None
+        raise ConfigError(f"ONNX Runtime can't {what} this network: {said}; use engine torch") from None
 
 
 def position(name: str) -> int:

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from avrecog.config import load_params, validate
+from avrecog.config import load_params
 from avrecog.datasets.augment import AugmentConfig
 from avrecog.errors import CheckpointError, ConfigError, MediaError, ScoreError
 from avrecog.exports import digest_of, read_export
 from avrecog.front_end import log_mel
 from avrecog.fusion_methods import Fusion, read_fusion
-from avrecog.inputs import FrontEnd, make_dataset, needs
+from avrecog.inputs import FrontEnd, check_names_classes, make_dataset, needs
 from avrecog.late_fusion import fixed_fusion, said_fusion
 from avrecog.media.clip_sound import whole_sound
 from avrecog.media.container import Probe, probe
 from avrecog.media.video import decode_video
-from avrecog.models.settings import ModelConfig, ModelSection, PipelineConfig
+from avrecog.models.settings import ModelConfig, PipelineConfig
 from avrecog.onnx_network import OnnxNetwork
 from avrecog.predict import Engine, TestConfig, predict_scores
 from avrecog.store import MemoryStore
@@ -77,7 +77,8 @@ def predict_files(
 
     Raises:
         CheckpointError: if there is no checkpoint, or two are of different classes.
-        ConfigError: if `top` is below 1, the coefficients are of another number, or the engine can't run here.
+        ConfigError: if `top` is below 1, the coefficients are of another number, the engine can't run here, or a model
+            names no classes.
         MediaError: after the others, if files can't be read, or have nothing that one of the models needs.
         ScoreError: if stage fuse has not fused the models of `pipeline.models`.
     """
@@ -101,15 +102,19 @@ def predict_files(
 
 def _of_onnx(path: Path) -> Speaker:
     """The model in a checkpoint, in ONNX Runtime; without PyTorch where it was exported before."""
-    kept = read_export("onnx", digest_of(path)) if path.is_file() else None
+    try:
+        kept = read_export("onnx", digest_of(path))
+    except OSError:
+        kept = None  # load_model says why
     if kept is None:
         from avrecog.engines import exported  # late: PyTorch takes seconds
         from avrecog.inference import load_model
 
-        kept = exported(load_model(path))
-    said = kept.description
-    config: ModelConfig = validate(ModelSection, said["config"], "config")
-    return Speaker(said["model"], config, FrontEnd.of(said["front_end"]), said["classes"], OnnxNetwork(kept.onnx), None)
+        model = load_model(path)
+        check_names_classes(model.config, path)
+        kept = exported(model)
+    check_names_classes(kept.config, path)
+    return Speaker(kept.name, kept.config, kept.front_end, kept.classes, OnnxNetwork(kept.onnx), None)
 
 
 def _of_torch(path: Path, engine: Engine) -> Speaker:
@@ -118,6 +123,7 @@ def _of_torch(path: Path, engine: Engine) -> Speaker:
     from avrecog.inference import load_model
 
     model, device = load_model(path), pick_device()
+    check_names_classes(model.config, path)
     network = start_engine(engine, model, device)
     return Speaker(model.name, model.config, model.front_end, model.classes, network, device)
 

@@ -12,6 +12,7 @@ class Processes:
     rank: int = 0
     n: int = 1
     n_on_this_machine: int = 1
+    index_on_this_machine: int = 0
 
     @property
     def is_first(self) -> bool:
@@ -41,6 +42,5 @@ class Processes:
 
 def processes() -> Processes:
     """Of this training, by the variables that torchrun sets."""
-    return Processes(
-        int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    )
+    names = ("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1), ("LOCAL_RANK", 0)
+    return Processes(*(int(os.environ.get(name, alone)) for name, alone in names))

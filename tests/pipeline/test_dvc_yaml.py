@@ -11,6 +11,7 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 import projects
+from avrecog import exports
 from avrecog.config import load_params
 from avrecog.models.build import PipelineConfig
 from avrecog.recipes import apply_recipe
@@ -90,6 +91,20 @@ def test_the_deps_of_a_stage_name_every_source_file_it_reaches(stage):
     assert not missing, sorted(str(file.relative_to(projects.ROOT)) for file in missing)
     unneeded = [dep for dep in deps if not any(file == dep or dep in file.parents for file in needed)]
     assert not unneeded
+
+
+def test_a_kept_export_hangs_on_every_source_file_that_makes_it(tmp_path, monkeypatch):
+    package = SRC / "avrecog"
+    files = sorted({package / "engines.py", package / "prediction.py", *reached(package / "engines.py")})
+    paths = {exports._path(("onnx",), "onnx")}
+    for number, file in enumerate(files):
+        changed = Path(shutil.copytree(package, tmp_path / str(number), ignore=shutil.ignore_patterns("__pycache__")))
+        with (changed / file.relative_to(package)).open("a") as text:
+            text.write("# changed\n")
+        monkeypatch.setattr(exports, "SOURCE", changed)
+        paths.add(exports._path(("onnx",), "onnx"))
+        shutil.rmtree(changed)
+    assert len(paths) == 1 + len(files)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -4,13 +4,17 @@ import re
 
 import pytest
 import torch
+from onnx import TensorProto, helper
 from torch import nn
 
 import projects
+from avrecog.config import validate
 from avrecog.errors import ConfigError, OutOfMemoryError
-from avrecog.models.build import is_of_timm
-from avrecog.training import rehearsal
+from avrecog.models.build import ModelSection, is_of_timm
+from avrecog.onnx_export import to_onnx
+from avrecog.training import rehearsal, train
 from avrecog.training.rehearsal import rehearse, say_missing_engines
+from avrecog.training.settings import TrainConfig
 
 CPU = torch.device("cpu")
 
@@ -77,16 +81,28 @@ def tried(monkeypatch, tmp_path):
     monkeypatch.delenv("DVC_ROOT", raising=False)
 
     class Tried:
-        n, problem = 0, ""
+        n, problem, error = 0, "", None
 
     def to_onnx(*_):
         Tried.n += 1
         torch.rand(1)
+        if Tried.error:
+            raise Tried.error
         if Tried.problem:
             raise ConfigError(Tried.problem)
+        return small_onnx()
 
     monkeypatch.setattr(rehearsal, "to_onnx", to_onnx)
     return Tried
+
+
+def small_onnx(operator="Identity", domain=""):
+    """A network of one operator; of an odd one, ONNX Runtime can't load it."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("input_0", "logits")]
+    node = helper.make_node(operator, ["input_0"], ["logits"], domain=domain)
+    graph = helper.make_graph([node], "small", values[:1], values[1:])
+    versions = [helper.make_opsetid("", 18), helper.make_opsetid("odd", 1)]
+    return helper.make_model(graph, opset_imports=versions, ir_version=10)
 
 
 def test_an_export_is_tried_once_for_each_section_and_a_line_names_what_will_be_missing(tried, caplog):
@@ -114,6 +130,40 @@ def test_trying_an_export_draws_no_random_number(tried):
     after = torch.rand(4)
     torch.manual_seed(3)
     assert torch.equal(after, torch.rand(4))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("no memory"), OutOfMemoryError("out of memory"), RuntimeError("can't allocate memory")]
+)
+def test_an_export_that_memory_was_lacking_for_is_tried_again(tried, caplog, error):
+    tried.error = error
+    say_missing_engines("rgb", Broken().eval(), INPUTS, {})
+    assert "train rgb: whether ONNX Runtime can run it was not found out: out of memory" in caplog.text
+    tried.error = None
+    caplog.clear()
+    say_missing_engines("rgb", Broken().eval(), INPUTS, {})
+    assert tried.n == 2
+    assert not caplog.records
+
+
+def test_the_exporter_tells_a_lack_of_memory_from_a_network_that_it_cannot_follow(monkeypatch):
+    def export(*_, **__):
+        try:
+            raise MemoryError("no memory")
+        except MemoryError as error:
+            raise torch.onnx.errors.OnnxExporterError("Failed to export the model") from error
+
+    monkeypatch.setattr("torch.onnx.export", export)
+    with pytest.raises(
+        OutOfMemoryError, match=r"out of memory while exporting Broken to ONNX \(no memory\); free some"
+    ):
+        to_onnx(Broken(), INPUTS)
+
+
+def test_what_can_be_exported_but_not_loaded_is_told_too(tried, monkeypatch, caplog):
+    monkeypatch.setattr(rehearsal, "to_onnx", lambda *_: small_onnx("Odd", "odd"))
+    say_missing_engines("rgb", Broken().eval(), INPUTS, {})
+    assert re.search(r"train rgb: engines .* will be missing: ONNX Runtime can't load this network: .*Odd", caplog.text)
 
 
 def trained_with(project, name, **section):
@@ -159,10 +209,43 @@ def test_a_network_that_cannot_be_exported_is_trained_and_timed_without_it(proje
     assert "benchmark rgb onnxruntime: is left out: Tsn can't be exported to ONNX" in caplog.text
 
 
-def test_the_networks_of_our_own_need_no_trial_of_their_export():
-    from avrecog.config import validate
-    from avrecog.models.build import ModelSection
+def test_a_network_that_onnx_runtime_cannot_load_is_left_out_of_the_benchmark(project, monkeypatch, caplog):
+    monkeypatch.setattr("avrecog.engines.to_onnx", lambda *_: small_onnx("Odd", "odd"))
+    timed = {"variants": ["eager", "onnxruntime", "int8"], "report": "eager"}
+    projects.write_params(project, projects.SMALL, {"benchmark": timed})
+    projects.run(project, "benchmark", "rgb")
+    assert "benchmark rgb onnxruntime: is left out: ONNX Runtime can't load this network" in caplog.text
+    assert "benchmark rgb int8: is left out: ONNX Runtime can't quantise this network" in caplog.text
 
+
+def test_the_first_batch_needs_memory_as_the_others_do():
+    class Clips:
+        def __len__(self):
+            return 5
+
+        def draw(self, *_):
+            return None
+
+        def training_batch(self, *_):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has")
+
+    config = validate(ModelSection, {"architecture": "audio", "depth": 10, "width": 8}, "m")
+    with pytest.raises(OutOfMemoryError, match=r"out of GPU memory .*; choose a smaller model or smaller inputs"):
+        train._rehearse("audio", config, Broken(), Clips(), INPUTS, 3, TrainConfig())
+
+
+def test_one_clip_to_train_on_is_told_from_a_backbone_that_does_not_suit(project, capsys):
+    splits = project / "data/splits.csv"
+    first, *lines = splits.read_text().splitlines()
+    kept = next(line for line in lines if line.endswith("train"))
+    lines = [line if line == kept else line.removesuffix("train") + "val" * line.endswith("train") for line in lines]
+    splits.write_text("\n".join([first, *lines, ""]))
+    with pytest.raises(SystemExit):
+        trained_with(project, "rgb", backbone="skresnet18", width=None, n_segments=1)
+    assert "there is one clip to train on: add some" in capsys.readouterr().err
+
+
+def test_the_networks_of_our_own_need_no_trial_of_their_export():
     own = {"architecture": "audio", "depth": 10, "width": 8}
     assert not is_of_timm(validate(ModelSection, own, "m"))
     assert is_of_timm(validate(ModelSection, {**own, "backbone": "resnet10t", "depth": None, "width": None}, "m"))

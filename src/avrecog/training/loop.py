@@ -61,7 +61,12 @@ class Control:
         """Save the state; every process is told, the first one writes."""
 
 
-def _check_a_gpu_each(processes: Processes) -> None:
+def check_a_gpu_each(processes: Processes) -> None:
+    """Refuse more processes than there are GPUs, unless they compute on the CPU.
+
+    Raises:
+        ConfigError: with what to do.
+    """
     n_gpus = torch.cuda.device_count() if pick_device().type == "cuda" else None
     if n_gpus is not None and processes.n_on_this_machine > n_gpus:
         raise ConfigError(
@@ -84,7 +89,7 @@ class Trainer:
                 process would have no GPU, or if the network can't be compiled here.
         """
         self.config, self.processes = config, processes
-        _check_a_gpu_each(processes)
+        check_a_gpu_each(processes)
         self.fabric = Fabric(
             accelerator=pick_device().type,
             devices=processes.n_on_this_machine,

@@ -8,14 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avrecog.errors import ConfigError
+from avrecog.errors import ConfigError, OutOfMemoryError
 from avrecog.exports import keep_trial, tried_before
 from avrecog.folding import folded
-from avrecog.hardware import explained_out_of_memory, on_device, reduced_precision
+from avrecog.hardware import explained_out_of_memory, lacks_memory, on_device, reduced_precision
 from avrecog.models.timm_backbone import FAILURES, reason
-from avrecog.onnx_export import to_onnx
+from avrecog.onnx_export import as_bytes, to_onnx
+from avrecog.onnx_network import OnnxNetwork
 
 log = logging.getLogger(__name__)
+
+SMALLER = "choose a smaller model or smaller inputs"  # advice where memory is lacking
 
 
 def rehearse(
@@ -47,7 +50,7 @@ def rehearse(
     """
     step = "forward"
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), explained_out_of_memory("choose a smaller model or smaller inputs"):
+    with torch.random.fork_rng(devices=devices), explained_out_of_memory(SMALLER):
         trial = on_device(copy.deepcopy(model), device)
         try:
             with reduced_precision(device, precision):
@@ -61,7 +64,7 @@ def rehearse(
             if logits.shape != (len(example[0]), n_classes):
                 raise ValueError(f"expected logits ({len(example[0])}, {n_classes}), got {tuple(logits.shape)}")
         except FAILURES as error:
-            if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+            if lacks_memory(error):
                 raise
             shapes = " and ".join(" x ".join(map(str, value.shape[1:])) for value in batch)
             raise ConfigError(
@@ -71,7 +74,10 @@ def rehearse(
 
 
 def say_missing_engines(name: str, model: nn.Module, example: Sequence[Tensor], section: Any) -> None:
-    """Try to export the model, once for each `section` of it and each version; a line names what it will lack if not.
+    """Try to export the model and to run it, once for each `section` of it and each version.
+
+    A line names what the model will lack where that fails. Where memory is lacking nobody knows, and a later training
+    tries again.
 
     Args:
         name: the model's.
@@ -81,12 +87,16 @@ def say_missing_engines(name: str, model: nn.Module, example: Sequence[Tensor], 
     """
     problem = tried_before("trial", section)
     if problem is None:
-        with torch.random.fork_rng(devices=[]):
-            try:
-                to_onnx(folded(copy.deepcopy(model), example), example)
-                problem = ""
-            except ConfigError as error:
-                problem = str(error)
+        try:
+            with torch.random.fork_rng(devices=[]), explained_out_of_memory(SMALLER):
+                content = as_bytes(to_onnx(folded(copy.deepcopy(model), example), example))
+                OnnxNetwork(content, torch.get_num_threads(), on_gpu=False)(*example)
+            problem = ""
+        except ConfigError as error:
+            problem = str(error)
+        except OutOfMemoryError as error:
+            log.warning("train %s: whether ONNX Runtime can run it was not found out: %s", name, error)
+            return
         keep_trial(problem, "trial", section)
     if problem:
         log.warning(

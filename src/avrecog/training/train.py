@@ -21,7 +21,7 @@ from avrecog.config import plain
 from avrecog.datasets.augment import AugmentConfig
 from avrecog.datasets.clips import ClipDataset
 from avrecog.errors import CheckpointError, DivergedError, TrainingError
-from avrecog.hardware import pick_device, precision_in_force
+from avrecog.hardware import explained_out_of_memory, pick_device, precision_in_force
 from avrecog.inputs import (
     FrontEnd,
     LabelledClips,
@@ -37,8 +37,8 @@ from avrecog.models.build import ModelConfig, build_model, describe, is_of_timm
 from avrecog.outcome import Outcome
 from avrecog.processes import processes
 from avrecog.training.history import Row, merit
-from avrecog.training.loop import Trainer
-from avrecog.training.rehearsal import rehearse, say_missing_engines
+from avrecog.training.loop import Trainer, check_a_gpu_each
+from avrecog.training.rehearsal import SMALLER, rehearse, say_missing_engines
 from avrecog.training.session import Session
 from avrecog.training.settings import TrainConfig, settings_in_force
 from avrecog.training.stopping import StopSignals
@@ -105,6 +105,8 @@ def _train(
         TrainingError: if the loss explodes, or the time ends before the first validation.
     """
     began = time.perf_counter()
+    here = processes()
+    check_a_gpu_each(here)
     store = open_store(config, front_end, features, tables)
     train_split = open_split(config, front_end, store, tables, "train", train.augment)
     val_split = open_split(config, front_end, store, tables, "val", AugmentConfig())
@@ -114,7 +116,6 @@ def _train(
     model, fresh = _initial_model(config, front_end, len(classes))
     if config.init_from in (None, "imagenet") or "standardise.mean" in fresh:
         standardise_inputs(model, train_clips)
-    here = processes()
     example = example_batch(config, plain({"audio": front_end.audio, "video": front_end.video}), 2, torch.device("cpu"))
     _rehearse(name, config, model, train_clips, example, len(classes), train)
     if here.is_first and is_of_timm(config):  # all of our own can be exported, which the tests hold
@@ -195,16 +196,20 @@ def _rehearse(
     n_classes: int,
     train: TrainConfig,
 ) -> None:
-    """Try a step on the first two clips.
+    """Try a step on the first two clips, or twice the one there is, which fit refuses where that isn't enough.
 
     Raises:
         ConfigError: if the model fails.
+        OutOfMemoryError: if the device can't hold it.
     """
     device = pick_device()
     torch.use_deterministic_algorithms(train.deterministic)  # which not every layer has on a GPU
-    batch = clips.training_batch(np.arange(min(2, len(clips))), clips.draw(train.seed, 0), device)
     what = f"models.{name}: backbone {describe(config)}"
+    with explained_out_of_memory(SMALLER):
+        batch = clips.training_batch(np.arange(2) % len(clips), clips.draw(train.seed, 0), device)
     rehearse(model, batch, example, n_classes, device, precision_in_force(train.precision), what)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # which PyTorch would keep for tensors of these sizes
 
 
 def _say_what_is_in_force(name: str, train: TrainConfig, overridden: Sequence[str]) -> None:
