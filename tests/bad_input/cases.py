@@ -313,6 +313,12 @@ MEDIA: Sequence[MediaCase] = [
         make=lambda folder: media.larger_in_the_header(media.odd_sizes(folder / "a.mov", 900, 800), 10),
     ),
     MediaCase(
+        "an archive named as a film",
+        "prepare",
+        "a.mp4: an archive (ZIP), no sound and no moving picture",
+        make=lambda folder: media.zipped(folder / "a.mp4", b"film"),
+    ),
+    MediaCase(
         "a playlist that names a file elsewhere",
         "prepare",
         "a.m3u8: a playlist, no sound and no moving picture",

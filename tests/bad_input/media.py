@@ -2,6 +2,7 @@
 
 import os
 import struct
+import zipfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -152,6 +153,13 @@ def with_cover(path: Path) -> Path:
         frame.sample_rate, frame.pts, frame.time_base = 44_100, 0, Fraction(1, 44_100)
         container.mux(sound.encode(frame))
         container.mux(sound.encode(None))
+    return path
+
+
+def zipped(path: Path, content: bytes) -> Path:
+    """An archive that holds a file as it is."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.mp3", content)
     return path
 
 

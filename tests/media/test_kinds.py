@@ -5,7 +5,6 @@ import io
 import os
 import tarfile
 import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from avrecog.errors import MediaError, NotMediaError
 from avrecog.media.audio import decode_audio
 from avrecog.media.container import probe
 from avrecog.media.opening import open_media
-from bad_input.media import cut, written
+from bad_input.media import cut, written, zipped
 from clips import make_tone, make_video
 from telling import Kind, make
 
@@ -210,12 +209,6 @@ def demuxed(path: Path) -> Iterator[int]:
     with open_media(path) as container:
         for packet in container.demux():
             yield packet.size
-
-
-def zipped(path: Path, content: bytes) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:  # stored as it is
-        archive.writestr("a.mp3", content)
-    return path
 
 
 def tarred(path: Path, content: bytes) -> Path:

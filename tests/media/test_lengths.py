@@ -165,6 +165,17 @@ def test_the_first_parts_length_is_not_the_whole(tmp_path, kind):
     assert found.duration_s == pytest.approx(20, abs=0.5)
 
 
+@pytest.mark.parametrize("between", [b"", b"TAG" + bytes(125)])
+def test_mp3_of_variable_bit_rate_that_were_put_together_are_measured(tmp_path, between):
+    content = mp3(tmp_path / "a.mp3", with_header=True).read_bytes()
+    path = written(tmp_path / "b.mp3", content + between + content)
+    found = probe(path)
+    assert found.duration_estimated
+    assert found.duration_s == pytest.approx(24, abs=0.2)
+    assert seconds(path) == pytest.approx(24, abs=0.2)
+    assert not probe(written(path, content + between)).duration_estimated
+
+
 def avi_that_says(path: Path, times: float) -> Path:
     content = bytearray(make(path, Kind(".avi", "mpeg4", "pcm_s16le")).read_bytes())
     for chunk, offset in ((b"avih", 24), (b"strh", 40)):  # dwTotalFrames and dwLength

@@ -129,7 +129,9 @@ def _mp3_s(path: Path, seconds: float) -> tuple[float, bool]:
             return seconds, False
         file.seek(begin_at + n_bytes)
         rest = file.read(2**16)
-    is_joined = rest[:3] == b"ID3" or (len(rest) > 1 and rest[0] == 0xFF and rest[1] >= 0xE0)
+    if rest[:3] == b"TAG":  # says who sings, in 128 bytes
+        rest = rest[128:]
+    is_joined = len(rest) > 4096 and (rest[:3] == b"ID3" or (rest[0] == 0xFF and rest[1] >= 0xE0))
     return (stamps(path).end_s or seconds, True) if is_joined else (seconds, False)
 
 
