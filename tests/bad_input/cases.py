@@ -395,6 +395,12 @@ MEDIA: Sequence[MediaCase] = [
         make=lambda folder: make_tone(folder / "a\nsound.wav").path,
     ),
     MediaCase(
+        "a path that is too long for any file",
+        "prepare",
+        ".wav: can't be read (File name too long)",
+        make=lambda folder: folder / f"{'a' * 300}.wav",
+    ),
+    MediaCase(
         "a pipe in place of a file",
         "prepare",
         "a.mp4: is no ordinary file; drop the row, or put the media file there",

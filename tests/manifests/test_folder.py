@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from avrecog.errors import ManifestError
-from avrecog.manifests.folder import names_without_text, passed_over, read_folder
+from avrecog.manifests.folder import passed_over, read_folder, why_unwatchable
 
 
 @pytest.fixture
@@ -92,7 +92,8 @@ def test_names_that_are_no_utf8_are_shown_escaped(tree):
     clips = read_folder(root, Path("data"))
     assert clips[0].where.endswith(r"dog/caf\xe9.wav")
     assert [other.path for other in passed_over(root, Path("data"), clips)] == [r".caf\xe9"]
-    assert names_without_text(root) == [r".caf\xe9", r"dog/caf\xe9.wav"]
+    assert "2 names in data are no UTF-8" in str(why_unwatchable(root, "data"))
+    assert r"(.caf\xe9, dog/caf\xe9.wav)" in str(why_unwatchable(root, "data"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may list any folder")
