@@ -8,18 +8,20 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format fuzz chaos bench errors ui lock clean
+.PHONY: help install moved demo test test-slow check format fuzz chaos bench errors ui lock clean
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 install: $(READY) ## make .venv with the exact versions of constraints.txt
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(if $(filter-out $(CURDIR),$(shell cat $(READY) 2>/dev/null)),moved)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "avrecog needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d: name another with `make PYTHON=python3.12 ...`" % v)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python && [ "$$(cat $(READY) 2>/dev/null || echo "$(CURDIR)")" = "$(CURDIR)" ] || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	touch $(READY)
+	echo "$(CURDIR)" > $(READY)
+
+moved: # a virtual environment holds the path that it was made for, and is made anew elsewhere
 
 demo: $(READY) ## make the demo clips, run the pipeline on them, print the result table
 	dvc repro
@@ -71,7 +73,7 @@ lock: ## resolve the ranges of pyproject.toml anew and write constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	(echo '# Exact versions that the make targets install; made by `make lock`. Ranges stand in pyproject.toml.'; \
 	  $(BIN)/python -m pip freeze --exclude-editable | grep -v ' @ ') > constraints.txt
-	touch $(READY)
+	echo "$(CURDIR)" > $(READY)
 
 clean: ## remove what the pipeline made (not the runs in mlruns)
 	rm -rf data models results

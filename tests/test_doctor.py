@@ -242,3 +242,10 @@ def test_doctor_names_files_that_dvc_cannot_hash(healthy, doctor):
     problems, _ = doctor(healthy)
     expected = r"data.annotation: 1 names in clips are no UTF-8, and DVC can't hash the folder then (high/caf\xe9.mp4);"
     assert any(problem.startswith(expected) for problem in problems)
+
+
+def test_doctor_sees_a_virtual_environment_that_was_made_for_another_place(healthy, doctor):
+    shutil.rmtree(healthy / "src", ignore_errors=True)
+    (healthy / "src/avrecog").mkdir(parents=True)
+    (problem,) = doctor(healthy)[0]
+    assert "not this project's; `rm -rf .venv`, then `make install`" in problem

@@ -212,7 +212,7 @@ def test_unreadable_clips_are_told_with_the_limit_that_lets_them_pass(project, t
     out = capsys.readouterr().out
     assert "2 clips can't be read:\n  clips.csv, line 18: " in out
     assert f"  clips.csv, line 19: {tmp_path}/gone.wav: no such file" in out
-    assert "advice: repair or drop what can't be read, or set data.max_skipped: 0.112 to go on without it" in out
+    assert "next: repair or drop what can't be read, or set data.max_skipped: 0.112; then dvc repro" in out
     yaml = YAML()
     document = yaml.load((project / "params.yaml").read_text())
     document["data"]["max_skipped"] = 0.112
@@ -220,7 +220,7 @@ def test_unreadable_clips_are_told_with_the_limit_that_lets_them_pass(project, t
         yaml.dump(document, file)
     assert len(prepared(project)) == 16
     avrecog(project, "data", tmp_path / "clips.csv")
-    assert "data.max_skipped: 0.112 to go on" not in capsys.readouterr().out
+    assert "data.max_skipped: 0.112" not in capsys.readouterr().out
 
 
 def test_of_many_files_a_sample_is_looked_at_and_that_is_said(project, tones, capsys, monkeypatch):
@@ -337,6 +337,27 @@ def test_after_a_kinetics_recipe_its_schedule_stays(project, tmp_path):
     assert after["data"].pop("kinetics")["label_map"] == "label_map.txt"
     assert before["data"].pop("kinetics")["label_map"] == "label_map_k400.txt"
     assert after == before
+
+
+def test_files_below_class_folders_are_told(project, tmp_path, tones, capsys):
+    tree = shutil.copytree(tones, tmp_path / "tree")
+    (tree / "low/tuesday").mkdir()
+    (tree / "low/7.wav").rename(tree / "low/tuesday/7.wav")
+    avrecog(project, "data", tree)
+    out = capsys.readouterr().out
+    assert "15 clips of 2 classes" in out
+    assert "1 files lie below class folders, in folders of their own, and will be no clips" in out
+    assert "(low/tuesday/7.wav)" in out
+
+
+def test_a_start_beyond_the_end_of_its_file_is_told_with_what_to_do_next(project, tmp_path, tones, capsys):
+    rows = rows_of(tones)
+    rows[0] |= {"start": 30, "end": 31}
+    avrecog(project, "data", write_annotation(tmp_path / "clips.csv", rows))
+    out = capsys.readouterr().out
+    assert "1 clips can't be read:" in out
+    assert "starts at 30 s, but the file lasts 0.2 s" in out
+    assert "next: repair or drop what can't be read, or set data.max_skipped: 0.063; then dvc repro" in out
 
 
 def test_a_tree_that_dvc_cannot_hash_is_refused_with_the_cure(project, tmp_path, tones, capsys):

@@ -41,7 +41,9 @@ def examine() -> tuple[list[str], bool]:
     if not problems:
         lines += [*_machine(), _store(problems)]
         of_params, notes = params_findings()
-        problems += [*_repository_problems(), *of_params]
+        if Path("params.yaml").exists():  # else the one problem is where it is run
+            problems += [*_repository_problems(), *_environment_problems()]
+        problems += of_params
         lines += notes
     lines += [f"problem: {problem}" for problem in problems] or ["all is well"]
     return lines, not problems
@@ -98,6 +100,16 @@ def _repository_problems() -> list[str]:
     except AvrecogError as error:
         return [str(error)]
     return []
+
+
+def _environment_problems() -> list[str]:
+    """A virtual environment that was moved or copied along runs the code of the place that it was made for."""
+    import avrecog
+
+    ours, loaded = Path("src/avrecog"), Path(avrecog.__file__).parent
+    if not ours.is_dir() or ours.resolve() == loaded.resolve():
+        return []
+    return [f"the command `avrecog` runs {loaded}, not this project's; `rm -rf .venv`, then `make install`"]
 
 
 def params_findings() -> tuple[list[str], list[str]]:

@@ -34,3 +34,8 @@ def said_skipped(n_skipped: int, n_clips: int, max_skipped: float, done: str) ->
     return (
         f"{n_skipped} of {n_clips} clips can't be {done}, more than data.max_skipped ({max_skipped:g}) allows; {advice}"
     )
+
+
+def placed(where: str, reason: str) -> str:
+    """Where something is wrong, and what; a reason that names the place itself stands alone."""
+    return reason if reason.startswith(where) else f"{where}: {reason}"

@@ -17,13 +17,14 @@ from avrecog.errors import ConfigError, ManifestError, MediaError, NotMediaError
 from avrecog.inputs import needs
 from avrecog.manifests.annotated import AnnotatedClip
 from avrecog.manifests.clip import media_path
+from avrecog.manifests.folder import DEEPER, passed_over
 from avrecog.manifests.groups import with_groups
 from avrecog.manifests.media_files import MediaFile, read_media
-from avrecog.manifests.prepare import DataConfig, with_clean_names
+from avrecog.manifests.prepare import DataConfig, manifest_row, with_clean_names
 from avrecog.manifests.splits import make_splits
 from avrecog.media.container import Probe
 from avrecog.models.build import ModelSection, PipelineConfig
-from avrecog.outcome import enough_skipped
+from avrecog.outcome import enough_skipped, placed
 from avrecog.recipes import DEFAULT, FOLDER, lay_over_text, replace_params
 
 MOST_PROBED = 500  # files; of more a sample is looked at
@@ -43,6 +44,7 @@ class Looked:
     seen: Sequence[tuple[AnnotatedClip, Probe]]  # the rows whose files were probed
     unreadable: Sequence[tuple[AnnotatedClip, str]]  # and the reason
     n_others: int  # rows of a tree that are no media
+    deeper: Sequence[str]  # files of a tree below its class folders
     n_files: int
     n_probed: int
 
@@ -85,8 +87,17 @@ def use_data(path: Path, media: Sequence[Path]) -> str:
     data = validate(DataConfig, after["data"], "data")
     lines = [*_description(looked, _split(data, looked)), *(f"set {reason}" for reason in reasons)]
     lines += [f"advice: {line}" for line in _advice(after, data, looked)]
-    lines += [replace_params(text) or f"{PARAMS} says so already", "next: dvc repro"]
+    lines += [replace_params(text) or f"{PARAMS} says so already", _next(data, looked)]
     return "\n".join(lines)
+
+
+def _next(data: DataConfig, looked: Looked) -> str:
+    """What to type now."""
+    n_read = len(looked.seen) + len(looked.unreadable)
+    if len(looked.unreadable) > data.max_skipped * n_read:
+        enough = enough_skipped(len(looked.unreadable), n_read)
+        return f"next: repair or drop what can't be read, or set data.max_skipped: {enough:g}; then dvc repro"
+    return "next: dvc repro"
 
 
 def _look(source: DataSource) -> Looked:
@@ -104,18 +115,29 @@ def _look(source: DataSource) -> Looked:
     unreadable, others = [], []
     for row in source.rows:
         result = found.get(row.path)
-        if isinstance(result, MediaFile):
-            seen.append((row, result.probe))
-        elif isinstance(result, NotMediaError) and source.source == "folder":
+        if isinstance(result, NotMediaError) and source.source == "folder":
             others.append(row)
-        elif isinstance(result, MediaError):
-            unreadable.append((row, str(result)))
+        elif result is not None:
+            try:
+                manifest_row(row, "", result)
+            except MediaError as error:
+                unreadable.append((row, str(error)))
+            else:
+                assert isinstance(result, MediaFile)
+                seen.append((row, result.probe))
     if not seen:
-        first = "".join(f"\n  {row.where}: {reason}" for row, reason in unreadable[:SHOWN])
+        first = "".join(f"\n  {placed(row.where, reason)}" for row, reason in unreadable[:SHOWN])
         raise ManifestError(f"{source.annotation}: none of {len(probed):,} files is readable media; {EXPECTED}{first}")
     out = {id(row) for row in [*others, *(row for row, _ in unreadable)]}
     rows = [row for row in source.rows if id(row) not in out]
-    return Looked(source, rows, seen, unreadable, len(others), len(files), len(probed))
+    return Looked(source, rows, seen, unreadable, len(others), _deeper(source), len(files), len(probed))
+
+
+def _deeper(source: DataSource) -> list[str]:
+    if source.source != "folder":
+        return []
+    rest = passed_over(media_path(source.annotation), Path(source.annotation), source.rows)
+    return [other.path for other in rest if other.reason == DEEPER]
 
 
 def _changes(params: Mapping[str, Any], looked: Looked) -> tuple[dict[str, Any], list[str]]:
@@ -232,9 +254,14 @@ def _description(looked: Looked, splits: Mapping[str, int]) -> Iterator[str]:
     )
     if looked.n_others:
         yield f"{looked.n_others:,} files are no media and will be passed over"
+    if looked.deeper:
+        yield (
+            f"{len(looked.deeper):,} files lie below class folders, in folders of their own, and will be no clips: "
+            f"move them up into the class folder ({', '.join(looked.deeper[:SHOWN])})"
+        )
     if looked.unreadable:
         yield f"{len(looked.unreadable):,} clips can't be read:"
-        yield from (f"  {row.where}: {reason}" for row, reason in looked.unreadable[:SHOWN])
+        yield from (f"  {placed(row.where, reason)}" for row, reason in looked.unreadable[:SHOWN])
     yield f"splits: {splits['train']:,} train, {splits['val']:,} val, {splits['test']:,} test"
 
 
@@ -245,10 +272,6 @@ def _duration_s(row: AnnotatedClip, found: Probe) -> float:
 
 def _advice(params: Mapping[str, Any], data: DataConfig, looked: Looked) -> Iterator[str]:
     """What isn't needed for a first run, and what one would do."""
-    n_read = len(looked.seen) + len(looked.unreadable)
-    if len(looked.unreadable) > data.max_skipped * n_read:
-        enough = enough_skipped(len(looked.unreadable), n_read)
-        yield f"repair or drop what can't be read, or set data.max_skipped: {enough:g} to go on without it"
     models = params["pipeline"]["models"]
     used = {section for name in models for section in _needs(params["models"], name)}
     for section in sorted(looked.modalities - used):

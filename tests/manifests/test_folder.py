@@ -62,7 +62,7 @@ def test_every_other_file_of_the_tree_is_listed_with_the_reason(tree):
         "dog/.DS_Store": "hidden",
         "dog/.b.wav": "hidden",
         "dog/Thumbs.db": litter,
-        "dog/deep/d.xyz": "doesn't lie in a class folder",
+        "dog/deep/d.xyz": "lies in a folder below its class folder, where no clips are looked for",
         "top.wav": "doesn't lie in a class folder",
     }
 

@@ -29,7 +29,9 @@ def read_csv(annotation: Path, folder: Path) -> list[AnnotatedClip]:
             f"{annotation}: can't be read ({error.strerror}); see data.annotation in params.yaml"
         ) from None
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{annotation}: expected a CSV in UTF-8 ({error})") from None
+        raise ManifestError(
+            f"{annotation}: expected a CSV in UTF-8 ({error}); save it as `CSV UTF-8`, as spreadsheets call it"
+        ) from None
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)  # an open quote would swallow rows
     try:
         return _rows(reader, annotation, folder)
@@ -49,6 +51,7 @@ def _rows(reader: "csv.DictReader[str]", annotation: Path, folder: Path) -> list
         raise ManifestError(
             f"{annotation}: column `{missing[0]}` is missing; expected {', '.join(REQUIRED)} and optionally "
             f"{', '.join(OPTIONAL)}; got {', '.join(fields) or 'an empty file'}"
+            f"{'; separate the cells by commas, not semicolons' if ';' in ''.join(fields) else ''}"
         )
     clips, problems = [], []
     for row in reader:

@@ -1,7 +1,7 @@
 """Source `folder`: a tree in which each class is a folder of media files."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from avrecog.manifests.annotated import AnnotatedClip
 from avrecog.manifests.names import cleaned, name_problem, shown
 
 SPLITS = ("train", "val", "test")
+DEEPER = "lies in a folder below its class folder, where no clips are looked for"
 LITTER = frozenset(["desktop.ini", "ehthumbs.db", "thumbs.db"])  # of file managers, in lower case
 LITTER_FOLDERS = frozenset(["$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"])
 
@@ -34,7 +35,7 @@ def read_folder(root: Path, folder: Path) -> list[AnnotatedClip]:
     if not os.path.isdir(root):
         raise ManifestError(f"{root}: expected a folder with one folder a class; see data.annotation in params.yaml")
     names = _folders(root)
-    if names and {cleaned(name) for name in names} <= set(SPLITS):
+    if _are_splits(names):
         return [clip for name in names for clip in _classes(root / name, folder / name, cleaned(name))]
     return _classes(root, folder, None)
 
@@ -43,8 +44,9 @@ def passed_over(root: Path, folder: Path, clips: Iterable[AnnotatedClip]) -> lis
     """Every file below `root` that isn't among the clips of `read_folder(root, folder)`, with the reason."""
     taken = {clip.path for clip in clips}
     taken |= {os.path.dirname(path) for path in taken}  # a class may be a link to a folder
+    depth = 3 if _are_splits(_folders(root)) else 2  # of a clip: (split,) class, file
     return [
-        PassedOver(shown(str(path)), _reason(path))
+        PassedOver(shown(str(path)), _reason(path, depth))
         for path in sorted(_all_files(root))
         if str(folder / path) not in taken
     ]
@@ -106,9 +108,13 @@ def _all_files(root: Path) -> Iterator[Path]:
         yield from (here / name for name in folders if os.path.islink(os.path.join(folder, name)))
 
 
-def _reason(path: Path) -> str:
+def _are_splits(names: Sequence[str]) -> bool:
+    return bool(names) and {cleaned(name) for name in names} <= set(SPLITS)
+
+
+def _reason(path: Path, depth: int) -> str:
     if any(part.startswith(".") for part in path.parts):
         return "hidden"
     if path.name.lower() in LITTER or any(part in LITTER_FOLDERS for part in path.parts):
         return "left there by a file manager or an operating system"
-    return "doesn't lie in a class folder"
+    return DEEPER if len(path.parts) > depth else "doesn't lie in a class folder"

@@ -20,13 +20,13 @@ from avrecog.manifests.clip import Clip, media_path, write_manifest, write_split
 from avrecog.manifests.clip_ids import clip_ids
 from avrecog.manifests.csv_file import read_csv
 from avrecog.manifests.demo import read_demo
-from avrecog.manifests.folder import PassedOver, passed_over, read_folder
+from avrecog.manifests.folder import DEEPER, PassedOver, passed_over, read_folder
 from avrecog.manifests.groups import with_groups
 from avrecog.manifests.kinetics import KineticsConfig, read_kinetics, read_label_map
 from avrecog.manifests.media_files import MediaFile, read_media
 from avrecog.manifests.names import cleaned, joined_spellings, look_alikes, name_problem, shown
 from avrecog.manifests.splits import check_groups, counts, make_splits
-from avrecog.outcome import Outcome, said_skipped
+from avrecog.outcome import Outcome, placed, said_skipped
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
     ids = clip_ids(rows)
     for row, clip_id, found in zip(rows, ids, read, strict=True):
         try:
-            clips.append(_clip(row, clip_id, found))
+            clips.append(manifest_row(row, clip_id, found))
             kept.append(row)
         except MediaError as error:
             skipped.append({"clip_id": shown(clip_id), "where": row.where, "reason": str(error)})
@@ -92,10 +92,15 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
     report = {"n_clips": len(clips), "n_skipped": len(skipped), "n_missing": n_missing, "skipped": skipped}
     report["ends_cut"] = ends_cut  # annotated to end after their file does
     report["passed_over"] = [dataclasses.asdict(other) for other in others]
+    deeper = [other.path for other in others if other.reason == DEEPER]
+    if deeper:
+        log.warning(
+            "%d files lie below class folders, in folders of their own, and are no clips: %s", len(deeper), deeper[0]
+        )
     report["remarks"] = remarks = _remarks(annotated, read)
     report["spellings"] = {label: [ascii(name) for name in names] for label, names in spellings.items()}
     if len(skipped) > data.max_skipped * len(rows):
-        first = "\n  ".join(f"{item['where']}: {item['reason']}" for item in skipped[:20])
+        first = "\n  ".join(placed(item["where"], item["reason"]) for item in skipped[:20])
         raise ManifestError(f"{said_skipped(len(skipped), len(rows), data.max_skipped, 'read')}:\n  {first}")
     splits = make_splits(
         [clip.clip_id for clip in clips],
@@ -289,7 +294,7 @@ def _without_others(
     return [row for row, _ in kept], [found for _, found in kept]
 
 
-def _clip(row: AnnotatedClip, clip_id: str, read: MediaFile | MediaError) -> Clip:
+def manifest_row(row: AnnotatedClip, clip_id: str, read: MediaFile | MediaError) -> Clip:
     """The row of the manifest.
 
     An end that nobody annotated stays open. What is annotated is held against the file's length where that is known;
