@@ -88,7 +88,9 @@ def predict_files(
     models = [_of_onnx(path) if engine == "onnxruntime" else _of_torch(path, engine) for path in paths]
     for path, model in zip(paths, models, strict=True):
         if model.classes != models[0].classes:
-            raise CheckpointError(f"{path}: was trained on other classes than {paths[0]}; predict with one of them")
+            raise CheckpointError(
+                f"{path}: was trained on other classes than {paths[0]}; name some that belong together (--checkpoint)"
+            )
     fusion = _fusion(models, coefficients, fused=not checkpoints)
     problems = []
     for file in files:
