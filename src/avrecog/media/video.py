@@ -95,9 +95,9 @@ def _fit(frame: av.VideoFrame, config: VideoConfig, path: Path) -> np.ndarray:
     if config.crop is None and not quarter_turns:
         scale = max(height / frame.height, width / frame.width)
         scaled_height, scaled_width = _even(frame.height * scale), _even(frame.width * scale)
-        picture = frame.reformat(scaled_width, scaled_height, "rgb24", interpolation="AREA").to_ndarray()
+        picture = frame.reformat(scaled_width, scaled_height, "rgb24", interpolation="AREA", threads=1).to_ndarray()
         return _middle(picture, height, width)
-    picture = np.rot90(frame.to_ndarray(format="rgb24"), -quarter_turns)
+    picture = np.rot90(frame.reformat(format="rgb24", threads=1).to_ndarray(), -quarter_turns)
     if config.crop is not None:
         crop = config.crop
         if crop.x + crop.width > picture.shape[1] or crop.y + crop.height > picture.shape[0]:
@@ -109,7 +109,7 @@ def _fit(frame: av.VideoFrame, config: VideoConfig, path: Path) -> np.ndarray:
     scale = max(height / picture.shape[0], width / picture.shape[1])
     target = (_even(picture.shape[1] * scale), _even(picture.shape[0] * scale))
     cut = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture, dtype=np.uint8), format="rgb24")
-    return _middle(cut.reformat(*target, "rgb24", interpolation="BICUBIC").to_ndarray(), height, width)
+    return _middle(cut.reformat(*target, "rgb24", interpolation="BICUBIC", threads=1).to_ndarray(), height, width)
 
 
 def _even(length: float) -> int:
