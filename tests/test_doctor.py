@@ -247,5 +247,6 @@ def test_doctor_names_files_that_dvc_cannot_hash(healthy, doctor):
 def test_doctor_sees_a_virtual_environment_that_was_made_for_another_place(healthy, doctor):
     shutil.rmtree(healthy / "src", ignore_errors=True)
     (healthy / "src/avrecog").mkdir(parents=True)
-    (problem,) = doctor(healthy)[0]
-    assert "not this project's; `rm -rf .venv`, then `make install`" in problem
+    problems, lines = doctor(healthy)
+    assert not problems
+    assert any("not this project's; `rm -rf .venv`, then `make install`" in line for line in lines)

@@ -42,7 +42,8 @@ def examine() -> tuple[list[str], bool]:
         lines += [*_machine(), _store(problems)]
         of_params, notes = params_findings()
         if Path("params.yaml").exists():  # else the one problem is where it is run
-            problems += [*_repository_problems(), *_environment_problems()]
+            problems += _repository_problems()
+            lines += _environment_notes()
         problems += of_params
         lines += notes
     lines += [f"problem: {problem}" for problem in problems] or ["all is well"]
@@ -102,7 +103,7 @@ def _repository_problems() -> list[str]:
     return []
 
 
-def _environment_problems() -> list[str]:
+def _environment_notes() -> list[str]:
     """A virtual environment that was moved or copied along runs the code of the place that it was made for."""
     import avrecog
 
