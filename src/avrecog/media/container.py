@@ -1,5 +1,6 @@
 """What a media file's header and streams say."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def _stands_still(path: Path) -> bool:
     """Whether there is one picture only."""
     with open_media(path) as container:
         packets = container.demux(container.streams.video[0])
-        return sum(1 for packet, _ in zip(packets, range(3), strict=False) if packet.size) < 2
+        return sum(1 for packet in itertools.islice(packets, 3) if packet.size) < 2
 
 
 def _is_readable(path: Path) -> bool:
