@@ -22,22 +22,29 @@ import torch
 
 from avrecog.config import load_params
 from avrecog.datasets.augment import AugmentConfig
-from avrecog.evaluation import evaluate_model
-from avrecog.folding import folded
-from avrecog.fusion import FuseConfig
-from avrecog.fusion_methods import read_fusion
-from avrecog.inference import load_model
-from avrecog.inputs import FrontEnd, LabelledClips, make_dataset, needs, open_store, rows_of
-from avrecog.late_fusion import fuse_models
-from avrecog.logmel import AudioConfig, LogMel
+from avrecog.datasets.build import make_dataset
+from avrecog.datasets.open import open_store, rows_of
+from avrecog.datasets.view_scores import predict_scores
+from avrecog.evaluation.test import evaluate_model
+from avrecog.features.front_end import FrontEnd
+from avrecog.features.log_mel import LogMel
+from avrecog.features.settings import AudioConfig
+from avrecog.features.store import MemoryStore
+from avrecog.features.video_settings import VideoConfig
+from avrecog.fusion.file import read_fusion
+from avrecog.fusion.fuse import fuse_models
+from avrecog.fusion.settings import FuseConfig
+from avrecog.inference.settings import TestConfig
+from avrecog.inference.trained_model import load_model
+from avrecog.inputs import needs
+from avrecog.manifest import LabelledClips
 from avrecog.media.audio import decode_audio
-from avrecog.media.settings import VideoConfig
 from avrecog.metrics import bootstrap_difference, bootstrap_gain, bootstrap_interval
-from avrecog.models.build import ModelSection
+from avrecog.models.folding import folded
+from avrecog.models.settings import ModelSection
 from avrecog.plots import BLUE, GREEN, GREY, ORANGE, drawing
-from avrecog.predict import TestConfig, predict_scores
-from avrecog.scores import probabilities, read_scores
-from avrecog.store import MemoryStore
+from avrecog.scores.npz import read_scores
+from avrecog.scores.table import probabilities
 from avrecog.training.settings import TrainConfig
 from avrecog.training.train import train_model
 

@@ -17,11 +17,13 @@ import torch
 from comparing import at_least, at_most, in_turns, shared, show
 from made import RATE, clip_of, make_mp4, make_ogg
 
-from avrecog import extraction
-from avrecog.logmel import AudioConfig, LogMelConfig
-from avrecog.manifests.clip import Clip
+from avrecog.extraction.extract import extract_all
+from avrecog.extraction.pool import _together
+from avrecog.extraction.worker import Extractor, log_mel_rows
+from avrecog.features.settings import AudioConfig, LogMelConfig
+from avrecog.features.video_settings import VideoConfig
+from avrecog.manifest import Clip
 from avrecog.media.audio import decode_audio
-from avrecog.media.settings import VideoConfig
 
 try:
     import lws
@@ -69,7 +71,7 @@ def extract(clips: list[Clip], audio: AudioConfig | None, video: VideoConfig | N
     os.sched_setaffinity(0, processors)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            extraction.extract_all(clips, Path(folder) / "features", audio, video, 0.0)
+            extract_all(clips, Path(folder) / "features", audio, video, 0.0)
     finally:
         os.sched_setaffinity(0, before)
 
@@ -81,8 +83,8 @@ def main() -> None:
         sounds = sorted(esc10.rglob("*.ogg"))[:N_CLIPS] if esc10 else make_ogg(Path(folder), N_CLIPS)
         films = sorted(grid.rglob("*.mp4"))[:N_CLIPS] if grid else make_mp4(Path(folder), N_CLIPS)
         audio = AudioConfig(FRONT_END)
-        hear = extraction._Extractor(audio, None, Path(folder), makes_log_mel=True)
-        see = extraction._Extractor(None, VIDEO, Path(folder), makes_log_mel=True)
+        hear = Extractor(audio, None, Path(folder), makes_log_mel=True)
+        see = Extractor(None, VIDEO, Path(folder), makes_log_mel=True)
         waveforms = [decode_audio(path, 16_000) for path in sounds]
         sound_jobs = [(clip_of(path), True, False) for path in sounds]
         film_jobs = [(clip_of(path), True, False) for path in films]
@@ -91,17 +93,17 @@ def main() -> None:
         times = in_turns(
             {
                 "reference": lambda: [reference(path) for path in sounds],
-                "ours": lambda: [hear(group) for group in extraction._together(sound_jobs)],
+                "ours": lambda: [hear(group) for group in _together(sound_jobs)],
                 "libsndfile": lambda: [soundfile.read(path, dtype="float32") for path in sounds],
                 "PyAV": lambda: [sound_alone(path) for path in sounds],
                 "decoded at its rate": lambda: [decode_audio(path, RATE) for path in sounds],
                 "decoded and resampled": lambda: [decode_audio(path, 16_000) for path in sounds],
                 "log-mel": lambda: [
-                    extraction._log_mel(hear.log_mel, waveform, torch.device("cpu")) for waveform in waveforms
+                    log_mel_rows(hear.log_mel, waveform, torch.device("cpu")) for waveform in waveforms
                 ],
-                "aac": lambda: [hear(group) for group in extraction._together(film_jobs)],
+                "aac": lambda: [hear(group) for group in _together(film_jobs)],
                 "aac floor": lambda: [sound_alone(path) for path in films],
-                "frames": lambda: [see(group) for group in extraction._together(picture_jobs)],
+                "frames": lambda: [see(group) for group in _together(picture_jobs)],
                 "frames floor": lambda: [picture_alone(path) for path in films],
             },
             rounds=5,

@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 from comparing import Row, at_least, at_most, in_turns, show
 
-from avrecog.fusion import FuseConfig, FusionObjective
+from avrecog.fusion.objective import FusionObjective
+from avrecog.fusion.settings import FuseConfig
+from avrecog.fusion.weight_search import tune_coefficients
 from avrecog.metrics import bootstrap_gain, correct_clips
-from avrecog.scores import ScoreTable, write_scores
-from avrecog.tuning import tune_coefficients
+from avrecog.scores.npz import write_scores
+from avrecog.scores.table import ScoreTable
 
 N_CLIPS, N_CLASSES = 19_796, 400
 
@@ -66,9 +68,9 @@ def write_splits(folder: Path, n_clips: int, n_classes: int, models: tuple[str, 
 STAGE = """
 import resource, sys, time
 from pathlib import Path
-from avrecog.fusion import FuseConfig
-from avrecog.late_fusion import fuse_models
-import avrecog.fusion_pictures, avrecog.plots, matplotlib.pyplot, optuna, sklearn.linear_model
+from avrecog.fusion.fuse import fuse_models
+from avrecog.fusion.settings import FuseConfig
+import avrecog.fusion.plots, avrecog.plots, matplotlib.pyplot, optuna, sklearn.linear_model
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 began = time.perf_counter()

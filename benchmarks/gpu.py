@@ -14,16 +14,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from comparing import Row, Times, at_most, in_turns, show
-from inference import model_of_depth
 from made import RATE, clip_of, make_ogg
 from torch import Tensor
 from tqdm import tqdm
 
-from avrecog import extraction
 from avrecog.config import read_yaml, validate
-from avrecog.engines import start_engine
-from avrecog.folding import folded
-from avrecog.hardware import (
+from avrecog.datasets.build import make_dataset
+from avrecog.extraction import extract as extraction
+from avrecog.extraction.store_writer import StoreWriter
+from avrecog.extraction.worker import log_mel_rows
+from avrecog.features.front_end import FrontEnd
+from avrecog.features.log_mel import LogMel
+from avrecog.features.settings import AudioConfig, LogMelConfig
+from avrecog.features.store import Store
+from avrecog.inference.engines import start_engine
+from avrecog.models.folding import folded
+from avrecog.models.registry import build_model
+from avrecog.models.settings import ModelSection
+from avrecog.runtime.device import (
     device_name,
     forget_gpu_memory,
     gpu_memory_mib,
@@ -32,13 +40,10 @@ from avrecog.hardware import (
     precision_in_force,
     synchronise,
 )
-from avrecog.inputs import FrontEnd, make_dataset
-from avrecog.logmel import AudioConfig, LogMel, LogMelConfig
-from avrecog.models.build import ModelSection, build_model
-from avrecog.processes import processes
-from avrecog.store import Store, StoreWriter
+from avrecog.runtime.distributed import processes
 from avrecog.training.loop import Trainer
 from avrecog.training.settings import TrainConfig
+from inference import model_of_depth
 
 BATCH, N_STEPS, N_ROWS, N_MELS, MEL_FRAMES, N_CLASSES = 320, 60, 200, 80, 128, 400
 REFERENCE_MIB = 1897
@@ -173,8 +178,8 @@ def extracting() -> list[Row]:
     torch.set_num_threads(1)
     times = in_turns(
         {
-            "cpu": lambda: extraction._log_mel(here, waveform, cpu),
-            "device": lambda: extraction._log_mel(there, waveform, device),
+            "cpu": lambda: log_mel_rows(here, waveform, cpu),
+            "device": lambda: log_mel_rows(there, waveform, device),
         },
         rounds=50,
         warmup=5,

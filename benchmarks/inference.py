@@ -10,12 +10,13 @@ import torch
 from comparing import Row, Times, at_least, in_turns, show
 
 from avrecog.config import validate
-from avrecog.engines import lacking_to_compile, start_engine
-from avrecog.hardware import device_name, on_device, pick_device
-from avrecog.inference import TrainedModel
-from avrecog.inputs import FrontEnd
-from avrecog.logmel import AudioConfig, LogMelConfig
-from avrecog.models.build import ModelSection, build_model
+from avrecog.features.front_end import FrontEnd
+from avrecog.features.settings import AudioConfig, LogMelConfig
+from avrecog.inference.engines import start_engine
+from avrecog.inference.trained_model import TrainedModel
+from avrecog.models.registry import build_model
+from avrecog.models.settings import ModelSection
+from avrecog.runtime.device import device_name, lacking_to_compile, on_device, pick_device
 
 BATCHES = (8, 32)
 

@@ -24,17 +24,23 @@ from unittest import mock
 import numpy as np
 import torch
 
+from avrecog.annotations.kinetics_source import read_kinetics
+from avrecog.annotations.prepare import prepare
+from avrecog.annotations.settings import DataConfig, KineticsConfig
+from avrecog.annotations.splits import make_splits
 from avrecog.config import plain
 from avrecog.datasets.augment import AugmentConfig
-from avrecog.inputs import FrontEnd, LabelledClips, open_split, open_store, standardise_inputs
-from avrecog.logmel import AudioConfig, LogMelConfig
-from avrecog.manifests import media_files, prepare
-from avrecog.manifests.clip import clips_digest, read_manifest, read_splits, write_manifest, write_splits
-from avrecog.manifests.kinetics import KineticsConfig, read_kinetics
-from avrecog.manifests.splits import make_splits
+from avrecog.datasets.open import open_split, open_store
+from avrecog.extraction.store_writer import StoreWriter
+from avrecog.features.front_end import FrontEnd
+from avrecog.features.settings import AudioConfig, LogMelConfig
+from avrecog.features.store import Store
+from avrecog.manifest import LabelledClips, clips_digest, read_manifest, read_splits, write_manifest, write_splits
+from avrecog.media import read_files
 from avrecog.media.container import Probe
-from avrecog.models.build import AudioModelConfig, build_model
-from avrecog.store import Store, StoreWriter
+from avrecog.models.registry import build_model
+from avrecog.models.settings import AudioModelConfig
+from avrecog.training.warm_start import standardise_inputs
 
 N_CLASSES = 400
 AUDIO = AudioConfig(LogMelConfig(n_mels=4))
@@ -94,11 +100,11 @@ def make_files(folder: Path, n_clips: int) -> None:
     (folder / "made").touch()
 
 
-def data() -> prepare.DataConfig:
+def data() -> DataConfig:
     lists = KineticsConfig(
         train="train.txt", test="val.txt", label_map="labels.txt", train_root="videos_train", test_root="videos_val"
     )
-    return prepare.DataConfig(source="kinetics", annotation="lists", kinetics=lists, val_fraction=0.02)
+    return DataConfig(source="kinetics", annotation="lists", kinetics=lists, val_fraction=0.02)
 
 
 def annotated():
@@ -119,7 +125,7 @@ def lists():
 
 def digests():
     paths = [Path(row.path) for row in annotated()]
-    return lambda: [media_files._digest(path) for path in paths if path.exists()]
+    return lambda: [read_files._digest(path) for path in paths if path.exists()]
 
 
 def splits():
@@ -130,8 +136,8 @@ def splits():
 
 def whole_prepare():
     def work():
-        with mock.patch.object(media_files, "probe", found):
-            prepare.prepare(data(), Path("data"))
+        with mock.patch.object(read_files, "probe", found):
+            prepare(data(), Path("data"))
 
     return work
 

@@ -16,15 +16,18 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from avrecog.config import read_yaml, validate
-from avrecog.datasets.audio import AudioClips
 from avrecog.datasets.augment import AudioAugmentConfig
-from avrecog.hardware import on_device, pick_device, precision_in_force, reduced_precision, synchronise
-from avrecog.inputs import FrontEnd, make_dataset
-from avrecog.logmel import AudioConfig, LogMelConfig
-from avrecog.media.settings import VideoConfig
-from avrecog.models.build import ModelConfig, ModelSection, build_model
-from avrecog.processes import processes
-from avrecog.store import Store, StoreWriter
+from avrecog.datasets.build import make_dataset
+from avrecog.datasets.log_mel import AudioClips
+from avrecog.extraction.store_writer import StoreWriter
+from avrecog.features.front_end import FrontEnd
+from avrecog.features.settings import AudioConfig, LogMelConfig
+from avrecog.features.store import Store
+from avrecog.features.video_settings import VideoConfig
+from avrecog.models.registry import build_model
+from avrecog.models.settings import ModelConfig, ModelSection
+from avrecog.runtime.device import on_device, pick_device, precision_in_force, reduced_precision, synchronise
+from avrecog.runtime.distributed import processes
 from avrecog.training.loop import Trainer
 from avrecog.training.optim import make_optimizer
 from avrecog.training.settings import TrainConfig

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from avrecog.manifests.clip import Clip
-from avrecog.manifests.demo_clip import _encode as write_mp4
+from avrecog.annotations.demo.clip import _encode as write_mp4
+from avrecog.manifest import Clip
 from avrecog.media.container import probe
 
 RATE = 44_100

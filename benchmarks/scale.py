@@ -22,12 +22,12 @@ MINUTES = (60, 120)
 RATE = 44_100
 N_CLIPS, N_CLASSES, KINETICS_VAL = 260_000, 400, 19_796
 TRIAL_MS, BOOTSTRAP_S = 12, 3  # what Kinetics-400's validation set may take
-IMPORTS = "import fusion, made, optuna, torch, scale, sys; from avrecog import extraction"
+IMPORTS = "import fusion, made, optuna, torch, scale, sys; from avrecog.extraction import extract"
 
 
 def own(part: str, *arguments: object) -> list[float]:
     """The numbers that a function of this file returns in a process of its own, then the memory it took in MiB."""
-    code = f"{IMPORTS}\ntorch.set_num_threads(1)\nextraction.LogMel\n"
+    code = f"{IMPORTS}\ntorch.set_num_threads(1)\nextract.LogMel\n"
     code += f"before = scale.peak_mib()\nfound = scale.{part}(*sys.argv[1:])\nprint(*found, scale.peak_mib() - before)"
     command = ["taskset", "-c", "0", sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
@@ -40,14 +40,14 @@ def extract(folder: str, pattern: str, n: str) -> list[float]:
     """CPU seconds of an extraction of n clips, and the memory that it has not given back at its end, in MiB."""
     from made import clip_of
 
-    from avrecog import extraction
-    from avrecog.logmel import AudioConfig, LogMelConfig
+    from avrecog.extraction.extract import extract_all
+    from avrecog.features.settings import AudioConfig, LogMelConfig
 
     paths = sorted(Path(folder).glob(pattern))
     clips = [clip_of(paths[number % len(paths)], number) for number in range(int(n))]
     with tempfile.TemporaryDirectory() as out:
         began, before = time.process_time(), psutil.Process().memory_info().rss
-        extraction.extract_all(clips, Path(out) / "features", AudioConfig(LogMelConfig()), None, 0.0)
+        extract_all(clips, Path(out) / "features", AudioConfig(LogMelConfig()), None, 0.0)
         return [time.process_time() - began, (psutil.Process().memory_info().rss - before) / 2**20]
 
 
@@ -64,9 +64,9 @@ def write_long(path: Path, minutes: int) -> None:
 
 def score_files(folder: str) -> list[float]:
     """Seconds to write and to read a score file, MiB of it, of memory while it is read."""
+    from avrecog.scores.npz import read_scores, write_scores
+    from avrecog.scores.table import ScoreTable
     from fusion import scores
-
-    from avrecog.scores import ScoreTable, read_scores, write_scores
 
     values, labels = scores(1, N_CLIPS, N_CLASSES)
     names = tuple(f"class {number}" for number in range(N_CLASSES))
@@ -81,10 +81,9 @@ def score_files(folder: str) -> list[float]:
 
 def searched() -> list[float]:
     """ms a trial of two models and seconds of the bootstrap; MiB of the scores."""
-    from fusion import scores
-
-    from avrecog.fusion import FusionObjective
+    from avrecog.fusion.objective import FusionObjective
     from avrecog.metrics import bootstrap_gain, correct_clips
+    from fusion import scores
 
     values, labels = scores(2, N_CLIPS, N_CLASSES)
     objective = FusionObjective(values, labels)

@@ -108,11 +108,11 @@ class Stopwatch:
 
 def run_stage(name: str, report: Path) -> None:
     """The stage in this process, with a watch on what tracks it; the calls go into `report`."""
-    from avrecog import tracking
+    from avrecog.tracking import run as tracking
 
     watch = Stopwatch()
     with ExitStack() as patches:
-        for owner, function in ((tracking, "open_store"), (tracking, "_begin"), *((tracking.Run, each) for each in LOGGED)):
+        for owner, function in ((tracking, "open_store"), (tracking, "begin_run"), *((tracking.Run, each) for each in LOGGED)):
             patches.enter_context(mock.patch.object(owner, function, watch.around(function, getattr(owner, function))))
         sys.argv = [name, *STAGES[name]]
         runpy.run_path(f"stages/{name}.py", run_name="__main__")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from avrecog.annotations.demo.clip import ClipPlan, _encode, make_clip
+from avrecog.annotations.demo.motion import STRIKING
 from avrecog.config import read_yaml
-from avrecog.manifests.demo_clip import ClipPlan, _encode, make_clip
-from avrecog.manifests.demo_motion import STRIKING
-from avrecog.prediction import decode_rows
-from avrecog.synchrony import load_sync, synchrony
+from avrecog.extraction.media_file import decode_rows
+from avrecog.inference.synchrony import load_sync, synchrony
 
 SHIFTS_S = (-0.4, -0.3, -0.2, 0.0, 0.2, 0.3, 0.4)
 CLOSE_S = 0.1

@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 
 from avrecog.config import At, Fraction, load_params
-from avrecog.entry import entry_point
-from avrecog.extraction import extract_all
-from avrecog.logmel import AudioConfig
-from avrecog.manifests.clip import read_manifest
-from avrecog.media.settings import VideoConfig
-from avrecog.tracking import tracked
+from avrecog.extraction.extract import extract_all
+from avrecog.features.settings import AudioConfig
+from avrecog.features.video_settings import VideoConfig
+from avrecog.manifest import read_manifest
+from avrecog.runtime.entry_point import entry_point
+from avrecog.tracking.run import tracked
 
 
 @entry_point

@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
-from avrecog.atomic import sole_writer
 from avrecog.config import load_params
-from avrecog.entry import entry_point
-from avrecog.fusion import FuseConfig
-from avrecog.late_fusion import fuse_models
-from avrecog.models.build import PipelineConfig
-from avrecog.tracking import tracked
+from avrecog.fusion.fuse import fuse_models
+from avrecog.fusion.settings import FuseConfig
+from avrecog.pipeline import PipelineConfig
+from avrecog.runtime.entry_point import entry_point
+from avrecog.runtime.files import sole_writer
+from avrecog.tracking.run import tracked
 
 
 @entry_point

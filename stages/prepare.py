@@ -3,11 +3,12 @@
 import argparse
 from pathlib import Path
 
-from avrecog.atomic import sole_writer
+from avrecog.annotations.prepare import prepare
+from avrecog.annotations.settings import DataConfig
 from avrecog.config import load_params
-from avrecog.entry import entry_point
-from avrecog.manifests.prepare import DataConfig, prepare
-from avrecog.tracking import tracked
+from avrecog.runtime.entry_point import entry_point
+from avrecog.runtime.files import sole_writer
+from avrecog.tracking.run import tracked
 
 
 @entry_point

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 from avrecog.config import load_params
-from avrecog.entry import entry_point
-from avrecog.probing import probe_model
-from avrecog.tracking import tracked
+from avrecog.evaluation.probe import probe_model
+from avrecog.runtime.entry_point import entry_point
+from avrecog.tracking.run import tracked
 from avrecog.training.settings import TrainConfig
 
 

@@ -3,16 +3,16 @@
 import argparse
 from pathlib import Path
 
-from avrecog.atomic import sole_writer
-from avrecog.benchmarking import BenchmarkConfig
+from avrecog.annotations.settings import DataConfig
 from avrecog.config import load_params
-from avrecog.entry import entry_point
-from avrecog.fusion import FuseConfig
-from avrecog.manifests.prepare import DataConfig
-from avrecog.models.build import PipelineConfig
-from avrecog.predict import TestConfig
-from avrecog.report import write_report
-from avrecog.tracking import comparable_rows, tracked
+from avrecog.evaluation.report import write_report
+from avrecog.fusion.settings import FuseConfig
+from avrecog.inference.settings import BenchmarkConfig, TestConfig
+from avrecog.pipeline import PipelineConfig
+from avrecog.runtime.entry_point import entry_point
+from avrecog.runtime.files import sole_writer
+from avrecog.tracking.rows import comparable_rows
+from avrecog.tracking.run import tracked
 
 
 @entry_point

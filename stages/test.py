@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from avrecog.atomic import sole_writer
 from avrecog.config import load_params
-from avrecog.entry import entry_point
-from avrecog.evaluation import evaluate_model
-from avrecog.predict import TestConfig
-from avrecog.tracking import tracked
+from avrecog.evaluation.test import evaluate_model
+from avrecog.inference.settings import TestConfig
+from avrecog.runtime.entry_point import entry_point
+from avrecog.runtime.files import sole_writer
+from avrecog.tracking.run import tracked
 
 
 @entry_point

@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 
 from avrecog.config import At, load_params
-from avrecog.entry import entry_point
-from avrecog.inputs import FrontEnd
-from avrecog.logmel import AudioConfig
-from avrecog.media.settings import VideoConfig
-from avrecog.models.build import ModelSection
-from avrecog.tracking import tracked
+from avrecog.features.front_end import FrontEnd
+from avrecog.features.settings import AudioConfig
+from avrecog.features.video_settings import VideoConfig
+from avrecog.models.settings import ModelSection
+from avrecog.runtime.entry_point import entry_point
+from avrecog.tracking.run import tracked
 from avrecog.training.settings import TrainConfig
 from avrecog.training.train import train_model
 

@@ -2,11 +2,12 @@
 
 import torch
 
-from avrecog.checkpoints import save_checkpoint
 from avrecog.config import plain, validate
-from avrecog.inputs import FrontEnd
-from avrecog.logmel import FRONT_ENDS, AudioConfig
-from avrecog.models.build import ModelSection, build_model
+from avrecog.features.front_end import FrontEnd
+from avrecog.features.settings import FRONT_ENDS, AudioConfig
+from avrecog.models.checkpoint import save_checkpoint
+from avrecog.models.registry import build_model
+from avrecog.models.settings import ModelSection
 
 
 def small_checkpoint(folder, n_classes=3, weights=None, **config):

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 import avrecog  # noqa: F401  sets how PyTorch's threads wait, before torch is loaded
 import projects
-from avrecog.tracking_store import ensure_store
+from avrecog.tracking.client import ensure_store
 from clips import make_labelled_folder
 
 # no test may depend on how fast the machine is, or what else it does

@@ -12,7 +12,7 @@ import avrecog
 HOLD = """
 import sys
 from pathlib import Path
-from avrecog.atomic import sole_writer
+from avrecog.runtime.files import sole_writer
 with sole_writer(Path(sys.argv[1])):
     print("holding", flush=True)
     sys.stdin.readline()

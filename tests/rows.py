@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from avrecog.predictions import Predictions, predictions_from
-from avrecog.runs import Row
+from avrecog.experiments.tracked_rows import Row
+from avrecog.scores.predictions import Predictions, predictions_from
 
 CLASSES = ("a", "b", "c")
 SHARES_RIGHT = {"audio": 0.6, "rgb": 0.5, "fusion": 0.8}

@@ -12,13 +12,15 @@ import torch
 from ruamel.yaml import YAML
 
 import projects
-from avrecog import cli, hardware
-from avrecog.doctor import params_findings
-from avrecog.fusion_methods import read_fusion
-from avrecog.inference import load_model
-from avrecog.late_fusion import said_fusion
+from avrecog import cli
+from avrecog.commands.doctor import params_findings
+from avrecog.fusion.describe import said_fusion
+from avrecog.fusion.file import read_fusion
+from avrecog.inference.trained_model import load_model
 from avrecog.metrics import top_k_accuracy
-from avrecog.scores import ScoreTable, write_scores
+from avrecog.runtime import device
+from avrecog.scores.npz import write_scores
+from avrecog.scores.table import ScoreTable
 from checkpoint import small_checkpoint
 from clips import make_tone, make_video
 
@@ -103,7 +105,7 @@ def test_a_recipe_changes_params_yaml_shows_it_and_keeps_the_comments(workshop, 
     out = capsys.readouterr().out
     assert "+  models: [audio] " in out
     text = (workshop / "params.yaml").read_text()
-    assert "# stage prepare (src/avrecog/manifests/prepare.py)" in text
+    assert "# stage prepare (src/avrecog/annotations/settings.py)" in text
     values = YAML(typ="safe").load(text)
     assert values["data"]["annotation"] == str(workshop / "clips.csv")
     assert values["video"] is None
@@ -276,7 +278,7 @@ def test_options_of_foreign_files_are_not_for_ours(foreign, capsys):
     "name", sorted(path.stem for path in (projects.ROOT / "recipes").glob("*.yaml") if path.stem != "demo_clips")
 )
 def test_every_recipe_makes_a_valid_params_yaml(workshop, name, monkeypatch):
-    monkeypatch.setattr(hardware, "lacking_to_compile", lambda device: None)  # this machine's compiler is no matter
+    monkeypatch.setattr(device, "lacking_to_compile", lambda device: None)  # this machine's compiler is no matter
     annotation = workshop / "clips.csv"
     annotation.write_text("path,label\n")
     if name.startswith("kinetics"):  # a folder of lists

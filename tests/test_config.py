@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 from ruamel.yaml import YAML
 
-from avrecog.benchmarking import BenchmarkConfig
+from avrecog.annotations.settings import DataConfig
 from avrecog.config import (
     At,
     Count,
@@ -23,12 +23,13 @@ from avrecog.config import (
     section,
 )
 from avrecog.errors import AvrecogError, ConfigError
-from avrecog.fusion import FuseConfig
-from avrecog.logmel import AudioConfig
-from avrecog.manifests.prepare import DataConfig
-from avrecog.media.settings import VideoConfig
-from avrecog.models.build import ModelSection, PipelineConfig, SelfSupervisedConfig
-from avrecog.predict import TestConfig as TestSection
+from avrecog.features.settings import AudioConfig
+from avrecog.features.video_settings import VideoConfig
+from avrecog.fusion.settings import FuseConfig
+from avrecog.inference.settings import BenchmarkConfig
+from avrecog.inference.settings import TestConfig as TestSection
+from avrecog.models.settings import ModelSection
+from avrecog.pipeline import PipelineConfig, SelfSupervisedConfig
 from avrecog.training.settings import TrainConfig
 
 SHIPPED = Path(__file__).parent.parent / "params.yaml"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from avrecog import plots
+from avrecog.fusion import plots as fusion_plots
 from avrecog.metrics import reliability_bins
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -25,18 +26,20 @@ def draw_reliability(path: Path) -> None:
 def draw_curve(path: Path) -> None:
     weights = np.linspace(0, 1, 11)
     curves = {"val": 0.8 - (weights - 0.4) ** 2, "test": 0.7 - (weights - 0.5) ** 2}
-    plots.plot_fusion_curve(weights, curves, ("audio", "rgb"), 0.4, path)
+    fusion_plots.plot_fusion_curve(weights, curves, ("audio", "rgb"), 0.4, path)
 
 
 def draw_ternary(path: Path, flat: bool = False) -> None:
     coefficients = np.random.default_rng(0).dirichlet(np.ones(3), 20)
     values = np.full(20, 0.5) if flat else coefficients[:, 0]
-    plots.plot_fusion_ternary(coefficients, values, ("a", "b", "c"), coefficients[0], path, (coefficients, values))
+    fusion_plots.plot_fusion_ternary(
+        coefficients, values, ("a", "b", "c"), coefficients[0], path, (coefficients, values)
+    )
 
 
 def draw_parallel(path: Path) -> None:
     coefficients = np.random.default_rng(0).dirichlet(np.ones(5), 20)
-    plots.plot_fusion_parallel(coefficients, coefficients[:, 0], list("abcde"), coefficients[0], path)
+    fusion_plots.plot_fusion_parallel(coefficients, coefficients[:, 0], list("abcde"), coefficients[0], path)
 
 
 def draw_history(path: Path) -> None:
@@ -77,7 +80,7 @@ def test_a_triangle_where_every_weight_is_worth_the_same(tmp_path):
 
 
 def test_a_triangle_without_background(tmp_path):
-    plots.plot_fusion_ternary(np.eye(3), np.arange(3.0), list("abc"), np.eye(3)[0], tmp_path / "a.png")
+    fusion_plots.plot_fusion_ternary(np.eye(3), np.arange(3.0), list("abc"), np.eye(3)[0], tmp_path / "a.png")
     assert (tmp_path / "a.png").exists()
 
 
@@ -101,11 +104,15 @@ def test_names_are_drawn_as_they_are_written(tmp_path, caplog):
         matrix = np.eye(len(HARD), dtype=int)
         plots.plot_confusion(matrix, HARD, tmp_path / "confusion.png", title="$$")
         weights = np.linspace(0, 1, 11)
-        plots.plot_fusion_curve(weights, {"$val": weights}, (HARD[0], HARD[3]), 0.4, tmp_path / "curve.png", "$$")
-        plots.plot_fusion_ternary(
+        fusion_plots.plot_fusion_curve(
+            weights, {"$val": weights}, (HARD[0], HARD[3]), 0.4, tmp_path / "curve.png", "$$"
+        )
+        fusion_plots.plot_fusion_ternary(
             np.eye(3), np.arange(3.0), HARD[:3], np.eye(3)[0], tmp_path / "ternary.png", label="$$"
         )
-        plots.plot_fusion_parallel(np.eye(8), np.arange(8.0), HARD, np.eye(8)[0], tmp_path / "parallel.png", "$$")
+        fusion_plots.plot_fusion_parallel(
+            np.eye(8), np.arange(8.0), HARD, np.eye(8)[0], tmp_path / "parallel.png", "$$"
+        )
         plots.plot_history([{"epoch": 1, "train_loss": 1.0, "train_top1": 0.1}], tmp_path / "history.png", "$$")
     assert len(list(tmp_path.glob("*.png"))) == 5
     assert caplog.messages == []
@@ -141,7 +148,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_warning_and_leaves_no_old_one(tmp_p
 def test_numbers_that_no_picture_can_show_are_a_warning_too(tmp_path, caplog):
     weights = np.linspace(0, 1, 11)
     curves = dict.fromkeys(["train", "val", "test", "more"], weights)
-    plots.plot_fusion_curve(weights, curves, ("audio", "rgb"), 0.4, tmp_path / "a.png")
+    fusion_plots.plot_fusion_curve(weights, curves, ("audio", "rgb"), 0.4, tmp_path / "a.png")
     assert "a.png: can't be drawn" in caplog.text
 
 

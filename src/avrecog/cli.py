@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from avrecog.entry import entry_point
+from avrecog.runtime.entry_point import entry_point
 
 KINDS = ["logits", "probabilities"]
 ENGINES = ["torch", "torch-compiled", "onnxruntime"]
@@ -156,36 +156,36 @@ def _add_told(command: argparse.ArgumentParser) -> None:
 
 
 def _data(args: argparse.Namespace) -> None:
-    from avrecog.own_data import use_data
+    from avrecog.commands.data import use_data
 
     _say(use_data(args.path, args.media))
 
 
 def _recipe(args: argparse.Namespace) -> None:
-    from avrecog.recipes import apply_recipe
+    from avrecog.commands.recipe import apply_recipe
 
     _say(apply_recipe(args.name, args.annotation))
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from avrecog.prediction import predict_files
+    from avrecog.commands.predict import predict_files
 
     for text in predict_files(args.files, args.checkpoint, args.coefficients, args.top, args.engine):
         _say(text)
 
 
 def _export(args: argparse.Namespace) -> None:
-    from avrecog.exporting import export_model
+    from avrecog.commands.export import export_model
 
     _say(export_model(args.checkpoint, args.target))
 
 
 def _fuse(args: argparse.Namespace) -> None:
+    from avrecog.commands.fuse import fuse_as_mmaction2, fuse_files
     from avrecog.config import load_params
     from avrecog.errors import ConfigError
-    from avrecog.foreign_scores import Told
-    from avrecog.fusion import FuseConfig
-    from avrecog.fusion_files import fuse_as_mmaction2, fuse_files
+    from avrecog.fusion.settings import FuseConfig
+    from avrecog.interop.mmaction2_results import Told
 
     if args.rules:
         if args.fusion or args.save or args.labels or args.kind or args.split:
@@ -207,21 +207,21 @@ def _convert(args: argparse.Namespace) -> None:
             raise ConfigError(
                 f"{args.source}: checkpoints take --labels, --sampling, --frames and --alpha alone; drop the others"
             )
-        from avrecog.convert import convert_checkpoint
+        from avrecog.commands.convert import convert_checkpoint
 
         _say(convert_checkpoint(args.source, args.target, args.labels, args.sampling, args.frames, args.alpha))
         return
     if args.sampling or args.frames or args.alpha:
         raise ConfigError(f"{args.source}: --sampling, --frames and --alpha are of checkpoints, and these are scores")
-    from avrecog.foreign_scores import Told, convert_scores
+    from avrecog.interop.mmaction2_results import Told, convert_scores
 
     told = Told(args.datalist, args.labels, args.kind, args.split)
     _say(convert_scores(args.source, args.target, told, args.model, args.form))
 
 
 def _sync(args: argparse.Namespace) -> None:
+    from avrecog.commands.sync import sync_files
     from avrecog.errors import ConfigError
-    from avrecog.synchrony import sync_files
 
     if not 0.2 <= args.max_offset <= 10:
         raise ConfigError(f"--max-offset: expected 0.2 to 10 seconds, got {args.max_offset:g}")
@@ -229,25 +229,25 @@ def _sync(args: argparse.Namespace) -> None:
 
 
 def _gather(args: argparse.Namespace) -> None:
-    from avrecog.gathered import gather
+    from avrecog.commands.gather import gather
 
     _say(gather(args.annotation))
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from avrecog.compared import compare
+    from avrecog.commands.compare import compare
 
     _say(compare(args.a, args.b, args.model))
 
 
 def _sweep(args: argparse.Namespace) -> None:
-    from avrecog.sweep.loop import apply_best, run_sweep
+    from avrecog.experiments.sweep.loop import apply_best, run_sweep
 
     _say(apply_best(args.file) if args.apply else run_sweep(args.file, args.workers))
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    from avrecog.doctor import examine
+    from avrecog.commands.doctor import examine
 
     lines, healthy = examine()
     _say("\n".join(lines))

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 import projects
-from avrecog.checkpoints import load_checkpoint, save_checkpoint
-from avrecog.manifests.clip import read_manifest
-from avrecog.store import Store
+from avrecog.features.store import Store
+from avrecog.manifest import read_manifest
+from avrecog.models.checkpoint import load_checkpoint, save_checkpoint
 from bad_input import media
 from clips import make_tone, make_video
 

@@ -4,10 +4,10 @@ import torch
 
 from avrecog.datasets.audiovisual import AVClips, SyncConfig
 from avrecog.datasets.augment import AudioAugmentConfig, VideoAugmentConfig
-from avrecog.datasets.frames import GREY, FrameClips
+from avrecog.datasets.frame_spans import GREY, FrameClips
 from avrecog.errors import ConfigError
-from avrecog.logmel import LogMelConfig
-from avrecog.store import MemoryStore
+from avrecog.features.settings import LogMelConfig
+from avrecog.features.store import MemoryStore
 
 CPU = torch.device("cpu")
 FPS = 10.0

@@ -6,11 +6,12 @@ import torch
 
 from avrecog.config import validate
 from avrecog.datasets.augment import AugmentConfig
-from avrecog.inputs import FrontEnd, make_dataset
-from avrecog.logmel import AudioConfig, LogMelConfig
-from avrecog.media.settings import VideoConfig
-from avrecog.models.build import ModelSection
-from avrecog.store import MemoryStore
+from avrecog.datasets.build import make_dataset
+from avrecog.features.front_end import FrontEnd
+from avrecog.features.settings import AudioConfig, LogMelConfig
+from avrecog.features.store import MemoryStore
+from avrecog.features.video_settings import VideoConfig
+from avrecog.models.settings import ModelSection
 
 FRONT_END = FrontEnd(AudioConfig(LogMelConfig(n_mels=20)), VideoConfig(height=20, width=24))
 SIGHT = {"crop_height": 16, "crop_width": 16}

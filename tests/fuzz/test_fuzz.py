@@ -22,26 +22,28 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from avrecog.benchmarking import BenchmarkConfig
-from avrecog.checkpoints import load_checkpoint
+from avrecog.annotations.csv_source import read_csv
+from avrecog.annotations.kinetics_source import read_kinetics
+from avrecog.annotations.settings import DataConfig, KineticsConfig
 from avrecog.config import At, load_params
-from avrecog.convert import foreign_names, load_mmaction2
 from avrecog.errors import AvrecogError
-from avrecog.foreign_scores import Told, read_foreign, write_foreign
-from avrecog.fusion import FuseConfig
-from avrecog.fusion_methods import read_fusion
-from avrecog.inference import load_model
-from avrecog.logmel import AudioConfig
-from avrecog.manifests.clip import read_manifest, read_splits
-from avrecog.manifests.csv_file import read_csv
-from avrecog.manifests.kinetics import KineticsConfig, read_kinetics
-from avrecog.manifests.prepare import DataConfig
-from avrecog.media.settings import VideoConfig
-from avrecog.models.build import ModelSection, PipelineConfig, SelfSupervisedConfig
-from avrecog.predict import TestConfig
-from avrecog.predictions import read_predictions, shares_correct
-from avrecog.scores import join_scores, probabilities, read_scores
-from avrecog.store import Store
+from avrecog.features.settings import AudioConfig
+from avrecog.features.store import Store
+from avrecog.features.video_settings import VideoConfig
+from avrecog.fusion.file import read_fusion
+from avrecog.fusion.settings import FuseConfig
+from avrecog.inference.settings import BenchmarkConfig, TestConfig
+from avrecog.inference.trained_model import load_model
+from avrecog.interop.checkpoints import load_mmaction2
+from avrecog.interop.mmaction2_checkpoints import foreign_names
+from avrecog.interop.mmaction2_results import Told, read_foreign, write_foreign
+from avrecog.manifest import read_manifest, read_splits
+from avrecog.models.checkpoint import load_checkpoint
+from avrecog.models.settings import ModelSection
+from avrecog.pipeline import PipelineConfig, SelfSupervisedConfig
+from avrecog.scores.npz import read_scores
+from avrecog.scores.predictions import read_predictions, shares_correct
+from avrecog.scores.table import join_scores, probabilities
 from avrecog.training.settings import TrainConfig, settings_in_force
 
 N_INPUTS = int(os.environ.get("AVRECOG_FUZZ", "200"))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from avrecog.errors import MediaError
-from avrecog.media.container import Probe, open_media, probe
+from avrecog.media.container import Probe, probe
+from avrecog.media.opening import open_media
 from bad_input.media import cut, written
 from clips import make_tone, make_video
 

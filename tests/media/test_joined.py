@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avrecog.features.video_settings import VideoConfig
 from avrecog.media.audio import decode_audio
 from avrecog.media.container import probe
 from avrecog.media.joined import restarts, stamps
-from avrecog.media.settings import VideoConfig
 from avrecog.media.video import decode_video
 from telling import N_SECONDS, Kind, heard, make, seen
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from avrecog.features.video_settings import VideoConfig
 from avrecog.media.audio import Heard, audio_blocks
 from avrecog.media.container import probe
-from avrecog.media.settings import VideoConfig
 from avrecog.media.video import decode_video
 from telling import KEY_FRAMES_S, N_SECONDS, Kind, heard, make, seen, tone
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from avrecog.errors import MediaError
+from avrecog.features.video_settings import VideoConfig
 from avrecog.media.audio import decode_audio
 from avrecog.media.container import probe
-from avrecog.media.settings import VideoConfig
 from avrecog.media.video import decode_video
 
 RATE = 16_000

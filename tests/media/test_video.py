@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from avrecog.errors import MediaError
-from avrecog.media.settings import CropConfig, VideoConfig
+from avrecog.features.video_settings import CropConfig, VideoConfig
 from avrecog.media.video import decode_video
 from clips import frame_number, make_tone, make_video
 

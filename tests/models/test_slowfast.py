@@ -2,14 +2,8 @@ import pytest
 import torch
 
 from avrecog.errors import ConfigError
-from avrecog.models.slowfast import (
-    AVSlowFast,
-    SlowFast,
-    SyncLevel,
-    slow_indices,
-    synchronisation_loss,
-    usable_pairs,
-)
+from avrecog.models.avslowfast import AVSlowFast, SyncLevel, synchronisation_loss, usable_pairs
+from avrecog.models.slowfast import SlowFast, slow_indices
 
 SMALL = {"depth": 14, "width": 8, "frames": 8, "alpha": 4, "mel_frames": 32}
 

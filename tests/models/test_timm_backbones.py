@@ -8,16 +8,18 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from avrecog.benchmarking import count_macs
-from avrecog.checkpoints import save_checkpoint
 from avrecog.config import plain, validate
-from avrecog.engines import start_engine
 from avrecog.errors import ConfigError
-from avrecog.inference import load_model
-from avrecog.inputs import FrontEnd, example_batch
-from avrecog.logmel import AudioConfig, LogMelConfig
-from avrecog.media.settings import VideoConfig
-from avrecog.models.build import ModelSection, build_model, describe
+from avrecog.evaluation.benchmark import count_macs
+from avrecog.features.front_end import FrontEnd
+from avrecog.features.settings import AudioConfig, LogMelConfig
+from avrecog.features.video_settings import VideoConfig
+from avrecog.inference.engines import start_engine
+from avrecog.inference.trained_model import load_model
+from avrecog.inputs import example_batch
+from avrecog.models.checkpoint import save_checkpoint
+from avrecog.models.registry import build_model
+from avrecog.models.settings import ModelSection, describe
 from avrecog.training.rehearsal import rehearse
 
 CPU = torch.device("cpu")

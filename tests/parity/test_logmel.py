@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from avrecog.logmel import FRONT_ENDS, LogMel, mel_basis
+from avrecog.features.log_mel import LogMel
+from avrecog.features.numpy_log_mel import mel_basis
+from avrecog.features.settings import FRONT_ENDS
 
 EXACT = 2e-6  # the references are stored as float32 of values up to 18; MMAction2's scaling is in float32 too
 SINGLE = {"slowfast": 2e-3, "mmaction2": 3e-5}  # log(x + 1e-8) of weak bands, in float32

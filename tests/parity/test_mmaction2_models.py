@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from avrecog.checkpoints import load_checkpoint
+from avrecog.commands.convert import convert_checkpoint
 from avrecog.config import validate
-from avrecog.convert import convert_checkpoint, load_mmaction2
+from avrecog.interop.checkpoints import load_mmaction2
+from avrecog.models.checkpoint import load_checkpoint
 from avrecog.training.optim import learning_rate, make_optimizer
 from avrecog.training.settings import TrainConfig
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from avrecog.datasets.audio import AudioClips
 from avrecog.datasets.augment import AudioAugmentConfig
+from avrecog.datasets.log_mel import AudioClips
 from avrecog.datasets.mmaction2_sampling import (
     FIRST_FRAME,
     FrameSampling,
@@ -17,8 +17,8 @@ from avrecog.datasets.mmaction2_sampling import (
     starts_for_training,
 )
 from avrecog.datasets.sampling import segment_frames
-from avrecog.logmel import FRONT_ENDS
-from avrecog.store import MemoryStore
+from avrecog.features.settings import FRONT_ENDS
+from avrecog.features.store import MemoryStore
 
 RULES = {"mmaction2-0.x": "0x", "mmaction2-1.x": "1x"}
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from avrecog import mmaction2_rules
-from avrecog.foreign_scores import Told, read_datalist, read_foreign, read_results
-from avrecog.fusion_files import fuse_as_mmaction2
-from avrecog.mmaction2_rules import mean_class_accuracy, top_classes, top_k_accuracy
+from avrecog.commands.fuse import fuse_as_mmaction2
+from avrecog.interop import mmaction2_metrics
+from avrecog.interop.mmaction2_metrics import mean_class_accuracy, top_classes, top_k_accuracy
+from avrecog.interop.mmaction2_results import Told, read_datalist, read_foreign, read_results
 
 SETS, SIDES = ("A", "T"), ("audio", "rgb")
 FORMS = {"0x": "scores0x_{}_{}.pkl", "1x": "dump1x_{}_{}.pkl"}
@@ -65,7 +65,7 @@ def test_the_three_lines_of_0x_are_the_references(golden):
         datalist = golden / f"datalist_{case['set']}.txt"
         told = fuse_as_mmaction2(files, datalist, case["coefficients"], case["apply_softmax"])
         assert told + "\n" == case["stdout"], case
-        fused = mmaction2_rules.fuse(
+        fused = mmaction2_metrics.fuse(
             [read_results(path).scores for path in files], case["coefficients"], case["apply_softmax"]
         )
         labels = read_datalist(datalist).labels

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from avrecog.models.slowfast import AVSlowFast, SlowFast, slow_indices, synchronisation_loss, usable_pairs
-from avrecog.models.slowfast_weights import reference_name
+from avrecog.interop.pyslowfast_names import reference_name
+from avrecog.models.avslowfast import AVSlowFast, synchronisation_loss, usable_pairs
+from avrecog.models.slowfast import SlowFast, slow_indices
 
 MODELS = {
     "sf4x16": lambda: SlowFast(400),

@@ -7,11 +7,11 @@ import pytest
 from mlflow import MlflowClient
 
 import projects
-from avrecog.checkpoints import load_checkpoint
+from avrecog.commands.predict import predict_files
+from avrecog.commands.sync import sync_files
 from avrecog.errors import CheckpointError, MediaError
-from avrecog.prediction import predict_files
-from avrecog.scores import read_scores
-from avrecog.synchrony import sync_files
+from avrecog.models.checkpoint import load_checkpoint
+from avrecog.scores.npz import read_scores
 from clips import make_tone, make_video
 
 SMALL_AV = {

@@ -11,10 +11,10 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 import projects
-from avrecog import exports
+from avrecog.commands.recipe import apply_recipe
 from avrecog.config import load_params
-from avrecog.models.build import PipelineConfig
-from avrecog.recipes import apply_recipe
+from avrecog.inference import export_cache
+from avrecog.pipeline import PipelineConfig
 
 NAME = r"\${DVC_STAGE#*@}"  # a model's, in a command
 
@@ -24,6 +24,11 @@ STAGES = YAML(typ="safe").load((projects.ROOT / "dvc.yaml").read_text())["stages
 WITHOUT_LABELS = YAML(typ="safe").load((projects.ROOT / "selfsupervised/dvc.yaml").read_text())["stages"]
 
 ASKED_FOR = ["pretrain@sync", "probe@sync", "test@sync"]
+
+
+def has_code(path: Path) -> bool:
+    """Whether a file holds more than a docstring."""
+    return len(ast.parse(path.read_text()).body) > 1
 
 
 def imported_modules(path: Path) -> set[Path]:
@@ -40,7 +45,7 @@ def imported_modules(path: Path) -> set[Path]:
                 continue
             file = SRC / Path(*name.split("."))
             for candidate in (file.with_suffix(".py"), file / "__init__.py"):
-                if candidate.exists():
+                if candidate.exists() and has_code(candidate):
                     found.add(candidate)
     return found
 
@@ -55,7 +60,7 @@ def reached(path: Path) -> set[Path]:
             waiting.add(module)
         for package in file.parents:
             init = package / "__init__.py"
-            if SRC in package.parents and init.exists() and init not in seen:
+            if SRC in package.parents and init.exists() and has_code(init) and init not in seen:
                 seen.add(init)
                 waiting.add(init)
     return seen
@@ -95,14 +100,15 @@ def test_the_deps_of_a_stage_name_every_source_file_it_reaches(stage):
 
 def test_a_kept_export_hangs_on_every_source_file_that_makes_it(tmp_path, monkeypatch):
     package = SRC / "avrecog"
-    files = sorted({package / "engines.py", package / "prediction.py", *reached(package / "engines.py")})
-    paths = {exports._path(("onnx",), "onnx")}
+    engines = package / "inference/engines.py"
+    files = sorted({engines, package / "commands/predict.py", *reached(engines)})
+    paths = {export_cache._path(("onnx",), "onnx")}
     for number, file in enumerate(files):
         changed = Path(shutil.copytree(package, tmp_path / str(number), ignore=shutil.ignore_patterns("__pycache__")))
         with (changed / file.relative_to(package)).open("a") as text:
             text.write("# changed\n")
-        monkeypatch.setattr(exports, "SOURCE", changed)
-        paths.add(exports._path(("onnx",), "onnx"))
+        monkeypatch.setattr(export_cache, "SOURCE", changed)
+        paths.add(export_cache._path(("onnx",), "onnx"))
         shutil.rmtree(changed)
     assert len(paths) == 1 + len(files)
 

@@ -14,8 +14,8 @@ import pytest
 from mlflow import MlflowClient
 
 import projects
-from avrecog.checkpoints import load_checkpoint
-from avrecog.store import Store
+from avrecog.features.store import Store
+from avrecog.models.checkpoint import load_checkpoint
 from avrecog.training import train as training
 from clips import make_labelled_folder
 from waiting import HANGS_S, wait_until
@@ -113,7 +113,7 @@ def test_a_tracking_store_that_goes_away_does_not_end_a_training(project, monkey
         return log_batch(client, *arguments, **options)
 
     monkeypatch.setattr(MlflowClient, "log_batch", away_for_a_while)
-    monkeypatch.setattr("avrecog.tracking.TRY_AGAIN_AFTER_S", 0)
+    monkeypatch.setattr("avrecog.tracking.run.TRY_AGAIN_AFTER_S", 0)
     projects.run(project, "train", "audio")
     assert caplog.text.count("the tracking store can't be written now (the server is away); kept") == 3
     run = max(stage_runs(project, "train audio"), key=lambda run: run.info.start_time)
@@ -142,10 +142,10 @@ def test_a_tracking_store_that_stays_away_is_told_and_the_model_is_kept(project,
 HELD = """
 import runpy, sys, time
 from pathlib import Path
-from avrecog import extraction
-from avrecog.training import stopping
+from avrecog.extraction import pool
+from avrecog.training import signals
 
-results = extraction._results
+results = pool._results
 
 def held(group, future):
     yield from results(group, future)
@@ -153,8 +153,8 @@ def held(group, future):
     while True:
         time.sleep(0.05)
 
-extraction._results = held
-stopping.GRACE_S = 3600
+pool._results = held
+signals.GRACE_S = 3600
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

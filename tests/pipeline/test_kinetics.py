@@ -10,7 +10,7 @@ import pytest
 import chaos
 import projects
 from avrecog import cli
-from avrecog.scores import read_scores
+from avrecog.scores.npz import read_scores
 from clips import make_kinetics
 
 NAME = "kinetics400_audio_r18"

@@ -16,7 +16,7 @@ import torch
 from mlflow import MlflowClient
 
 import projects
-from avrecog.checkpoints import load_checkpoint
+from avrecog.models.checkpoint import load_checkpoint
 from waiting import HANGS_S, wait_until
 
 # Sums over two halves round otherwise than over the whole; four epochs let the difference grow to this.
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="runs on the C
 
 RECORDING = """
 import os, runpy, sys
-from avrecog.datasets.audio import AudioClips
+from avrecog.datasets.log_mel import AudioClips
 from avrecog.training import train
 
 make = AudioClips.training_batch

@@ -8,26 +8,26 @@ from unittest import mock
 import pytest
 
 import projects
-from avrecog.checkpoints import load_checkpoint
-from avrecog.training import loop, session, stopping
+from avrecog.models.checkpoint import load_checkpoint
+from avrecog.training import loop, resume, signals
 from waiting import HANGS_S
 
 
 @pytest.fixture(autouse=True)
 def _steps_may_take_long_after_a_signal(monkeypatch):
-    monkeypatch.setattr(stopping, "GRACE_S", HANGS_S)
+    monkeypatch.setattr(signals, "GRACE_S", HANGS_S)
 
 
 def stop_after(project, epoch):
     """Train, and fall over after an epoch's checkpoint is written; the exit code."""
-    save = session.save_checkpoint
+    save = resume.save_checkpoint
 
     def fall_over(path, checkpoint):
         save(path, checkpoint)
         if path.name == "last.ckpt" and checkpoint["epoch"] == epoch:
             raise KeyboardInterrupt
 
-    with mock.patch.object(session, "save_checkpoint", fall_over), pytest.raises(SystemExit) as stop:
+    with mock.patch.object(resume, "save_checkpoint", fall_over), pytest.raises(SystemExit) as stop:
         projects.run(project, "train", "audio")
     return stop.value.code
 
@@ -80,7 +80,7 @@ def test_a_step_that_does_not_end_is_cut_off_and_the_last_state_stays(project, m
         return loss(trainer, *arguments)
 
     monkeypatch.setattr(loop.Trainer, "_loss", endless)
-    monkeypatch.setattr(stopping, "GRACE_S", 0.2)
+    monkeypatch.setattr(signals, "GRACE_S", 0.2)
     with pytest.raises(SystemExit) as stop:
         projects.run(project, "train", "audio")
     assert stop.value.code == 143
@@ -97,7 +97,7 @@ def test_in_a_long_epoch_the_state_is_saved_between_steps_too(project, monkeypat
         return loss(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(session, "SAVE_EVERY_S", 0)
+        patch.setattr(resume, "SAVE_EVERY_S", 0)
         patch.setattr(loop.Trainer, "_loss", killed_in_the_seventh)
         with pytest.raises(SystemExit):
             projects.run(project, "train", "audio")
@@ -120,7 +120,7 @@ def hours_after_steps(monkeypatch, n_steps):
 
     clock = time.perf_counter
     monkeypatch.setattr(loop.Trainer, "_loss", counted)
-    monkeypatch.setattr(session.time, "perf_counter", lambda: clock() + jump[0])
+    monkeypatch.setattr(resume.time, "perf_counter", lambda: clock() + jump[0])
 
 
 def test_max_hours_ends_in_good_order_and_goes_on_once_it_is_raised(project, monkeypatch, caplog):
@@ -197,7 +197,7 @@ def test_a_stopped_training_of_other_parameters_is_begun_anew(project, caplog):
 
 def test_changed_code_is_a_warning_and_no_new_beginning(project, monkeypatch, caplog):
     stop_after(project, 3)
-    monkeypatch.setattr(session, "_code_digest", lambda: "other code")
+    monkeypatch.setattr(resume, "_code_digest", lambda: "other code")
     with caplog.at_level("INFO"):
         projects.run(project, "train", "audio")
     assert "the code has changed" in caplog.text
@@ -230,7 +230,7 @@ def test_a_state_of_another_version_is_begun_anew(project, caplog):
     stop_after(project, 1)
     checkpoint = load_checkpoint(project / "models/audio/last.ckpt")
     del checkpoint["state"]["seconds"], checkpoint["format"]
-    session.save_checkpoint(project / "models/audio/last.ckpt", checkpoint)
+    resume.save_checkpoint(project / "models/audio/last.ckpt", checkpoint)
     with caplog.at_level("INFO"):
         projects.run(project, "train", "audio")
     assert "another version of avrecog wrote it" in caplog.text

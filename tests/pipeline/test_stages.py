@@ -11,10 +11,10 @@ import timm
 from mlflow import MlflowClient
 
 import projects
-from avrecog.checkpoints import load_checkpoint
-from avrecog.fusion import METHODS
-from avrecog.predictions import read_predictions
-from avrecog.scores import read_scores
+from avrecog.fusion.settings import METHODS
+from avrecog.models.checkpoint import load_checkpoint
+from avrecog.scores.npz import read_scores
+from avrecog.scores.predictions import read_predictions
 from clips import make_video, write_annotation
 
 STORE_FILES = ("values.bin", "index.csv", "store.json")

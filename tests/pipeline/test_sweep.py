@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 
 import chaos
 import projects
-from avrecog.tracking_store import ensure_store
+from avrecog.tracking.client import ensure_store
 from waiting import HANGS_S
 
 SWEEP = """

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from avrecog.config import validate
 from avrecog.errors import ConfigError
-from avrecog.models.build import ModelSection, build_model
+from avrecog.models.registry import build_model
+from avrecog.models.settings import ModelSection
 from avrecog.training.batches import check_single_clip, cut
 
 

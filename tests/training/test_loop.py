@@ -7,13 +7,13 @@ import torch
 from tqdm import tqdm
 
 from avrecog.config import validate
-from avrecog.datasets.audio import AudioClips
 from avrecog.datasets.augment import AudioAugmentConfig
+from avrecog.datasets.log_mel import AudioClips
 from avrecog.errors import ConfigError, DivergedError, OutOfMemoryError
-from avrecog.logmel import LogMelConfig
+from avrecog.features.settings import LogMelConfig
+from avrecog.features.store import MemoryStore
 from avrecog.models.audio_resnet import AudioResNet
-from avrecog.processes import Processes
-from avrecog.store import MemoryStore
+from avrecog.runtime.distributed import Processes
 from avrecog.training.loop import Control, Trainer
 from avrecog.training.optim import learning_rate
 from avrecog.training.settings import TrainConfig

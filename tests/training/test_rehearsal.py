@@ -10,8 +10,8 @@ from torch import nn
 import projects
 from avrecog.config import validate
 from avrecog.errors import ConfigError, OutOfMemoryError
-from avrecog.models.build import ModelSection, is_of_timm
-from avrecog.onnx_export import to_onnx
+from avrecog.models.onnx_export import to_onnx
+from avrecog.models.settings import ModelSection, is_of_timm
 from avrecog.training import rehearsal, train
 from avrecog.training.rehearsal import rehearse, say_missing_engines
 from avrecog.training.settings import TrainConfig
@@ -200,7 +200,7 @@ def test_a_network_that_cannot_be_exported_is_trained_and_timed_without_it(proje
         raise ConfigError("Tsn can't be exported to ONNX: no such operator")
 
     monkeypatch.setattr(rehearsal, "to_onnx", to_onnx)
-    monkeypatch.setattr("avrecog.engines.to_onnx", to_onnx)
+    monkeypatch.setattr("avrecog.inference.engines.to_onnx", to_onnx)
     timed = {"variants": ["eager", "onnxruntime"], "report": "eager"}
     projects.write_params(project, projects.SMALL, {"benchmark": timed, "models": {"rgb": {"dropout": 0.1}}})
     projects.run(project, "train", "rgb")
@@ -210,7 +210,7 @@ def test_a_network_that_cannot_be_exported_is_trained_and_timed_without_it(proje
 
 
 def test_a_network_that_onnx_runtime_cannot_load_is_left_out_of_the_benchmark(project, monkeypatch, caplog):
-    monkeypatch.setattr("avrecog.engines.to_onnx", lambda *_: small_onnx("Odd", "odd"))
+    monkeypatch.setattr("avrecog.inference.engines.to_onnx", lambda *_: small_onnx("Odd", "odd"))
     timed = {"variants": ["eager", "onnxruntime", "int8"], "report": "eager"}
     projects.write_params(project, projects.SMALL, {"benchmark": timed})
     projects.run(project, "benchmark", "rgb")

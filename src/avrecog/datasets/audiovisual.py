@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avrecog.datasets.augment import AudioAugmentConfig, AudioDraw, VideoDraw, apply_audio, draw_audio, draw_video
-from avrecog.datasets.clips import epoch_generator
-from avrecog.datasets.frames import FrameClips
+from avrecog.datasets.base import epoch_generator
+from avrecog.datasets.frame_spans import FrameClips
 from avrecog.datasets.numbers import Values, as_floats
-from avrecog.datasets.rows import Rows
+from avrecog.datasets.row_index import Rows
 from avrecog.errors import ConfigError
-from avrecog.front_end import LogMelConfig
-from avrecog.store import ClipRows
+from avrecog.features.settings import LogMelConfig
+from avrecog.features.store import ClipRows
 
 if TYPE_CHECKING:
     import torch

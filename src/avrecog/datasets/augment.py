@@ -115,7 +115,7 @@ def apply_audio(log_mel: "Tensor", draw: AudioDraw, config: AudioAugmentConfig, 
     """
     import torch  # late: it takes seconds
 
-    from avrecog.hardware import to_device
+    from avrecog.runtime.device import to_device
 
     _, _, mel_frames, n_mels = log_mel.shape
     device = log_mel.device
@@ -141,7 +141,7 @@ def _masks(numbers: np.ndarray, widest: float, length: int, device: "torch.devic
     """(B, length) true where one of the masks lies; numbers (B, masks, 2) give width and place."""
     import torch
 
-    from avrecog.hardware import to_device
+    from avrecog.runtime.device import to_device
 
     width = np.floor(numbers[..., 0] * (np.floor(widest * length) + 1))
     start = np.floor(numbers[..., 1] * (length - width + 1))
@@ -188,7 +188,7 @@ def apply_video(frames: "Tensor", draw: VideoDraw, config: VideoAugmentConfig, s
     """
     from torch.nn import functional
 
-    from avrecog.hardware import to_device
+    from avrecog.runtime.device import to_device
 
     batch, n_frames, channels, height, width = frames.shape
     device = frames.device
@@ -220,7 +220,7 @@ def apply_video(frames: "Tensor", draw: VideoDraw, config: VideoAugmentConfig, s
 def _colour(frames: "Tensor", draw: VideoDraw, config: VideoAugmentConfig) -> "Tensor":
     import torch
 
-    from avrecog.hardware import to_device
+    from avrecog.runtime.device import to_device
 
     strength = np.array([config.brightness, config.contrast, config.saturation])
     if not strength.any():

@@ -17,7 +17,7 @@ def as_floats(values: np.ndarray, device: torch.device | None) -> Values:
     """The values in float32, on the device, or None: in NumPy."""
     if device is None:
         return values.astype(np.float32)
-    from avrecog.hardware import to_device  # late: PyTorch takes seconds
+    from avrecog.runtime.device import to_device  # late: PyTorch takes seconds
 
     return to_device(values, device).float()
 
@@ -36,7 +36,7 @@ def as_pictures(values: np.ndarray, device: torch.device | None, snippet: int | 
         shape[-4:-2] = [3 * snippet]
     if device is None:
         return values.transpose(order).reshape(shape).astype(np.float32) / np.float32(255)
-    from avrecog.hardware import to_device
+    from avrecog.runtime.device import to_device
 
     return to_device(values, device).permute(order).reshape(shape).float() / 255
 

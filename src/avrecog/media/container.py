@@ -9,7 +9,7 @@ from pathlib import Path
 import av.container
 
 from avrecog.errors import MediaError, NotMediaError
-from avrecog.media import features
+from avrecog.media import mmaction2_features
 from avrecog.media.decoder import Decoder
 from avrecog.media.kinds import MAY_STAND_STILL, claims_to_be_media, is_named_as_media
 from avrecog.media.lengths import length
@@ -49,9 +49,9 @@ def probe(path: Path) -> Probe:
         NotMediaError: if it is no sound and no moving picture, and doesn't claim to be.
         MediaError: if the file is missing, can't be decoded, or has neither sound nor picture although it claims to.
     """
-    if path.suffix == features.ENDING:
-        n_rows = len(features.read_features(path))
-        return Probe(round(n_rows / features.ROWS_PER_S, 6), features.SAMPLE_RATE, fps=0.0)
+    if path.suffix == mmaction2_features.ENDING:
+        n_rows = len(mmaction2_features.read_features(path))
+        return Probe(round(n_rows / mmaction2_features.ROWS_PER_S, 6), mmaction2_features.SAMPLE_RATE, fps=0.0)
     try:
         return _probe(path)
     except NotMediaError:

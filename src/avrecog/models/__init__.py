@@ -1,1 +1,1 @@
-"""Networks: one file each, and `build.py`, which makes them by name."""
+"""Networks: one file each, and `registry.py`, which makes them by name."""

@@ -10,7 +10,7 @@ B batch, C channels, T mel frames (height), M mel bands (width), D features, K c
 import torch
 from torch import Tensor, nn
 
-from avrecog.models.standardise import Standardise
+from avrecog.models.input_norm import Standardise
 
 
 class BasicBlock(nn.Module):
@@ -37,6 +37,7 @@ class Bottleneck(nn.Module):
     """1 x 1, 3 x 3 and 1 x 1 convolutions and a shortcut."""
 
     expansion = 4
+    last_norm = "bn3"
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()

@@ -1,6 +1,5 @@
 """Sections below `models` in params.yaml: what configures each architecture. PyTorch is not needed to read them."""
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -11,10 +10,9 @@ from avrecog.errors import ConfigError
 DEPTHS = (10, 18, 34, 50, 101)  # of audio_resnet.py
 RESNET_AUDIO_DEPTHS = (50, 101, 152)
 SLOWFAST_DEPTHS = (14, 26, 50, 101)
-SMALLEST = 32  # mel frames and mel bands that leave one place after the stem and the poolings of audio_cnn.py
+SMALLEST = 32  # mel frames and mel bands that leave one place after the stem and the poolings of cnn10.py
 Place = Literal["stem", "res2", "res3", "res4"]
 PLACES: tuple[Place, ...] = ("stem", "res2", "res3", "res4")  # after which Fast goes to Slow
-
 OWN_WIDTHS = {None: 64, "cnn10": 64, "resnetaudio": 32}  # backbones of our own for log-mel, with their usual width
 
 
@@ -157,41 +155,6 @@ class AVSyncConfig(AVSlowFastConfig):
 
 ModelConfig = AudioModelConfig | TsnConfig | SlowFastConfig | AVSlowFastConfig | AVSyncConfig
 ModelSection = Annotated[ModelConfig, Field(discriminator="architecture")]  # a section below `models`
-
-
-@section
-class PipelineConfig:
-    """Section `pipeline` in params.yaml."""
-
-    models: list[Text] = Field(min_length=1)  # sections below `models` that are trained, tested and fused
-
-    def __post_init__(self) -> None:
-        _check_names(self.models)
-        if "fusion" in self.models:
-            raise ConfigError("models: expected another name than fusion, which is that of all of them together")
-
-
-@section
-class SelfSupervisedConfig:
-    """Section `selfsupervised` in params.yaml."""
-
-    models: list[Text] = Field(default_factory=list)  # sections below `models` that learn without labels
-
-    def __post_init__(self) -> None:
-        _check_names(self.models)
-
-
-def _check_names(models: list[str]) -> None:
-    """Refuse a list of models that no folders could be named after.
-
-    Raises:
-        ConfigError: if a name is odd or stands twice.
-    """
-    odd = [name for name in models if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name)]
-    if odd:  # a name becomes a folder
-        raise ConfigError(f"models: expected names of letters, digits, - and _, got {odd[0]!r}")
-    if len(set(models)) != len(models):
-        raise ConfigError(f"models: expected each model once, got {', '.join(models)}")
 
 
 def is_of_timm(config: ModelConfig) -> bool:

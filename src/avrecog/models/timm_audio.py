@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from avrecog.models.standardise import Standardise
+from avrecog.models.input_norm import Standardise
 from avrecog.models.timm_backbone import timm_backbone
 
 

@@ -9,7 +9,7 @@ B batch, N segments, C channels (3 for each frame of a snippet), H W height and 
 
 from torch import Tensor, nn
 
-from avrecog.models.standardise import Standardise
+from avrecog.models.input_norm import Standardise
 from avrecog.models.timm_backbone import timm_backbone
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from avrecog.datasets.augment import MixupDraw
-from avrecog.datasets.clips import ClipDataset
+from avrecog.datasets.base import ClipDataset
 from avrecog.errors import ConfigError
-from avrecog.hardware import to_device
+from avrecog.runtime.device import to_device
 
 UNREADABLE = (OSError, RuntimeError, ValueError, IndexError)  # what reading a clip may raise
 

@@ -19,23 +19,23 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from avrecog.datasets.augment import draw_mixup
-from avrecog.datasets.clips import ClipDataset, epoch_generator
+from avrecog.datasets.base import ClipDataset, epoch_generator
+from avrecog.datasets.view_scores import predict_scores
 from avrecog.errors import ConfigError, DivergedError
-from avrecog.hardware import (
+from avrecog.metrics import log_loss, top_k_accuracy
+from avrecog.runtime.device import (
     explained_out_of_memory,
     lacking_to_compile,
     on_device,
     pick_device,
     precision_in_force,
 )
-from avrecog.metrics import log_loss, top_k_accuracy
-from avrecog.predict import predict_scores
-from avrecog.processes import Processes
+from avrecog.runtime.distributed import Processes
+from avrecog.tracking.history import Row
 from avrecog.training.batches import Batch, check_single_clip, cut, made_ahead, make_batch
-from avrecog.training.history import Row
 from avrecog.training.optim import WeightAverage, learning_rate, make_optimizer
 from avrecog.training.settings import TrainConfig
-from avrecog.training.synchronised import synchronise_batch_norm
+from avrecog.training.sync_batch_norm import synchronise_batch_norm
 
 CHANCES = 1000  # a loss so many times that of guessing has exploded
 GPU_CHECKS_EVERY = 20  # steps; looking at a loss waits for the GPU

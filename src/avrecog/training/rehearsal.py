@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from avrecog.errors import ConfigError, OutOfMemoryError
-from avrecog.exports import keep_trial, tried_before
-from avrecog.folding import folded
-from avrecog.hardware import explained_out_of_memory, lacks_memory, on_device, reduced_precision
+from avrecog.inference.export_cache import keep_trial, tried_before
+from avrecog.inference.onnx_network import OnnxNetwork
+from avrecog.models.folding import folded
+from avrecog.models.onnx_export import as_bytes, to_onnx
 from avrecog.models.timm_backbone import FAILURES, reason
-from avrecog.onnx_export import as_bytes, to_onnx
-from avrecog.onnx_network import OnnxNetwork
+from avrecog.runtime.device import explained_out_of_memory, lacks_memory, on_device, reduced_precision
 
 log = logging.getLogger(__name__)
 

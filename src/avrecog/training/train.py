@@ -15,37 +15,28 @@ from ruamel.yaml import YAML
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from avrecog.atomic import atomic_path, sole_writer
-from avrecog.checkpoints import load_checkpoint, transfer_weights
 from avrecog.config import plain
 from avrecog.datasets.augment import AugmentConfig
-from avrecog.datasets.clips import ClipDataset
-from avrecog.errors import CheckpointError, DivergedError, TrainingError
-from avrecog.hardware import explained_out_of_memory, pick_device, precision_in_force
-from avrecog.inputs import (
-    FrontEnd,
-    LabelledClips,
-    OpenSplit,
-    classes_of,
-    example_batch,
-    needs,
-    open_split,
-    open_store,
-    standardise_inputs,
-)
-from avrecog.models.build import ModelConfig, build_model, describe, is_of_timm
-from avrecog.outcome import Outcome
-from avrecog.processes import processes
-from avrecog.training.history import Row, merit
+from avrecog.datasets.base import ClipDataset
+from avrecog.datasets.open import OpenSplit, open_split, open_store
+from avrecog.errors import DivergedError, TrainingError
+from avrecog.features.front_end import FrontEnd
+from avrecog.inputs import classes_of, example_batch, needs
+from avrecog.manifest import LabelledClips
+from avrecog.models.settings import ModelConfig, describe, is_of_timm
+from avrecog.runtime.device import explained_out_of_memory, pick_device, precision_in_force
+from avrecog.runtime.distributed import processes
+from avrecog.runtime.files import atomic_path, sole_writer
+from avrecog.tracking.history import Row, merit
+from avrecog.tracking.outcome import Outcome
 from avrecog.training.loop import Trainer, check_a_gpu_each
 from avrecog.training.rehearsal import SMALLER, rehearse, say_missing_engines
-from avrecog.training.session import Session
+from avrecog.training.resume import Session
 from avrecog.training.settings import TrainConfig, settings_in_force
-from avrecog.training.stopping import StopSignals
+from avrecog.training.signals import StopSignals
+from avrecog.training.warm_start import initial_model, standardise_inputs
 
 log = logging.getLogger(__name__)
-
-PARTS_OF = {"avslowfast": ("slowfast", "avsync")}  # architectures whose pathways another has too
 
 
 def train_model(
@@ -113,7 +104,7 @@ def _train(
     train_clips = train_split.clips
     torch.manual_seed(train.seed)
     classes = classes_of(config, tables)
-    model, fresh = _initial_model(config, front_end, len(classes))
+    model, fresh = initial_model(config, front_end, len(classes))
     if config.init_from in (None, "imagenet") or "standardise.mean" in fresh:
         standardise_inputs(model, train_clips)
     example = example_batch(config, plain({"audio": front_end.audio, "video": front_end.video}), 2, torch.device("cpu"))
@@ -227,45 +218,6 @@ def _say_what_is_in_force(name: str, train: TrainConfig, overridden: Sequence[st
     )
 
 
-def _check_origin(checkpoint: Mapping[str, Any], config: ModelConfig, front_end: FrontEnd, path: Path) -> None:
-    """Refuse a checkpoint of another network; warn where it learned from log-mel or frames of other settings.
-
-    Raises:
-        CheckpointError: naming what differs.
-    """
-    own, given = plain(config), checkpoint["config"]
-    keys = ["architecture", "backbone", "depth", "width", "snippet", "motion"]
-    if given.get("architecture") in PARTS_OF.get(own["architecture"], ()):
-        keys.remove("architecture")
-    for key in keys:
-        if key in own and own[key] != given.get(key):
-            raise CheckpointError(f"{path}: is of {key} {given.get(key)}, expected {own[key]}, to begin from it")
-    for name in needs(config):
-        if checkpoint["front_end"].get(name) not in (None, plain(getattr(front_end, name))):
-            log.warning("%s: was trained on another section `%s` than params.yaml has", path, name)
-
-
-def _initial_model(config: ModelConfig, front_end: FrontEnd, n_classes: int) -> tuple[nn.Module, list[str]]:
-    """The model before training, and which of its tensors did not come from `init_from`."""
-    n_mels = None if front_end.audio is None else front_end.audio.logmel.n_mels
-    model = build_model(config, n_classes, config.init_from == "imagenet", n_mels)
-    if config.init_from is None:
-        return model, []
-    if config.init_from == "imagenet":
-        log.info(
-            "begun from timm's ImageNet weights of %s; the classifier is new, for %d classes",
-            describe(config),
-            n_classes,
-        )
-        return model, ["classifier"]
-    path = Path(config.init_from)
-    checkpoint = load_checkpoint(path)
-    _check_origin(checkpoint, config, front_end, path)
-    fresh = transfer_weights(model, checkpoint["weights"], str(path))
-    log.info("begun from %s; new: %s", path, ", ".join(fresh) or "nothing, all weights were taken")
-    return model, fresh
-
-
 def _digest(
     description: Mapping[str, Any], train: Mapping[str, Any], init_from: str | None, splits: Sequence[OpenSplit]
 ) -> str:
@@ -280,8 +232,10 @@ def _digest(
 
 
 def _write_config(path: Path, name: str, config: ModelConfig, train: TrainConfig, front_end: FrontEnd) -> None:
-    """The resolved configuration, for people and for the rows that are compared."""
+    """The resolved configuration, for people and for the rows that are compared, and what model it makes."""
     resolved = {
+        "backbone": describe(config),
+        "inputs": list(needs(config)),
         "models": {name: {key: value for key, value in plain(config).items() if key != "train"}},
         "train": plain(train),
         "audio": plain(front_end.audio),

@@ -1,0 +1,1 @@
+"""The built-in demo: clips of things that strike, drawn and synthesised."""

@@ -1,0 +1,1 @@
+"""A search over parameters, each trial an experiment of DVC."""

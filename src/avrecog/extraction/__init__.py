@@ -1,0 +1,1 @@
+"""Stage extract: every clip decoded once and stored."""

@@ -1,0 +1,1 @@
+"""Late fusion: several models, one decision."""

@@ -1,0 +1,1 @@
+"""Other programs' checkpoints, results and metrics."""

@@ -1,0 +1,100 @@
+"""AVSync."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from avrecog.models.avslowfast import FUSED, AVSlowFast
+from avrecog.models.slowfast import STAGES
+
+SHARPNESS = 10.0  # of AVSync's logits, whose squared distances differ by 1 at most
+
+
+class AVSync(AVSlowFast):
+    """Frames (B, T, 3, H, W) in 0..1 and two sounds (B, 1, S, M) -> (B, 2) logits of which is the frames' own.
+
+    AVSlowFast's pathways, none fused, compared after res3, res4 and res5 as its synchronisation loss compares them. It
+    has no classifier, and learns without labels: by picking among the sounds of a batch, where the paper's loss has a
+    margin (van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018).
+    """
+
+    def __init__(self, **parts: Any) -> None:
+        """Build with random weights; `parts` as AVSlowFast's of its pathways."""
+        super().__init__(1, drop_pathway=1.0, synchronise=True, **parts)
+        del self.fc, self.dropout
+
+    def forward(self, frames: Tensor, first: Tensor, second: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Logits: `SHARPNESS` times how much nearer the sound is.
+
+        In training the first sound has to be the own one, and a loss comes beside the logits: at each level each
+        picture has to find its own sound among all sounds of the batch, the other clips' and the misaligned ones.
+        """
+        sights, sounds = self._sights(frames), self._sounds(torch.cat([first, second]))
+        sight, both, n = _joined(sights), _joined(sounds), frames.shape[0]
+        one, other = both[:n], both[n:]
+        logits = torch.stack([_nearness(sight, sound) for sound in (one, other)], dim=1)
+        if not self.training:
+            return logits
+        own = torch.arange(len(frames), device=frames.device)
+        losses = [
+            functional.cross_entropy(-SHARPNESS * _squared_distances(sight, sound), own)
+            for sight, sound in zip(sights, sounds, strict=True)
+        ]
+        return logits, torch.stack(losses).sum()
+
+    def sight(self, frames: Tensor) -> Tensor:
+        """(B, E) where the picture lies; at most 1 from where a sound lies."""
+        return _joined(self._sights(frames))
+
+    def sound(self, log_mel: Tensor) -> Tensor:
+        """(B, E) where the sound lies."""
+        return _joined(self._sounds(log_mel))
+
+    def _sights(self, frames: Tensor) -> list[Tensor]:
+        visual, found = self.visual, []
+        slow, fast = visual.stem(frames)
+        slow = visual.join("stem", slow, fast)
+        for stage in STAGES:
+            slow, fast = visual.stage(stage, slow, fast)
+            slow = visual.join(stage, slow, fast)
+            if stage in FUSED:
+                found.append(self._head(stage).embed_visual(slow))
+        return [*found, self._head("res5").embed_visual(self.sync_fast_to_slow(slow, fast))]
+
+    def _sounds(self, log_mel: Tensor) -> list[Tensor]:
+        audio, found = self.audio["stem"](self.standardise(log_mel)), []
+        for stage in STAGES:
+            audio = self.audio[stage](audio)
+            if stage in FUSED:
+                found.append(self._head(stage).embed_audio(self.audio_to_visual[stage](audio)))
+        return [*found, self._head("res5").embed_audio(self.sync_audio_to_visual(audio))]
+
+    def features(self, frames: Tensor, log_mel: Tensor) -> Tensor:
+        """(B, D) what a classifier would stand on: the means of Slow, Fast and Audio."""
+        visual = self.visual
+        slow, fast = visual.stem(frames)
+        slow = visual.join("stem", slow, fast)
+        audio = self.audio["stem"](self.standardise(log_mel))
+        for stage in STAGES:
+            slow, fast = visual.stage(stage, slow, fast)
+            slow = visual.join(stage, slow, fast)
+            audio = self.audio[stage](audio)
+        return torch.cat([slow.mean(dim=(2, 3, 4)), fast.mean(dim=(2, 3, 4)), audio.mean(dim=(2, 3))], dim=1)
+
+
+def _joined(levels: Sequence[Tensor]) -> Tensor:
+    """(B, E) of each level, at most 1 apart -> (B, L * E), at most 1 apart."""
+    return torch.cat(list(levels), dim=1) / len(levels) ** 0.5
+
+
+def _nearness(sight: Tensor, sound: Tensor) -> Tensor:
+    return -SHARPNESS * (sight - sound).square().sum(dim=1)
+
+
+def _squared_distances(sight: Tensor, sound: Tensor) -> Tensor:
+    """(B, N) of (B, E) and (N, E)."""
+    squares = sight.square().sum(dim=1)[:, None] + sound.square().sum(dim=1)[None]
+    return squares - 2 * sight @ sound.T

@@ -1,0 +1,61 @@
+"""CNN10 on log-mel: blocks of two 3 x 3 convolutions and average pooling, then mean and maximum over time.
+
+Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020. What differs:
+`width` scales all channels (64 there); a 5 x 5 stem with stride 2 comes first, which takes a quarter of the time and
+gives the blocks a wider view; the classifier stands on the pooled features, without the layer of 512 between; inputs
+are standardised by numbers kept with the weights.
+
+B batch, C channels, T mel frames (height), M mel bands (width), D features, K classes.
+"""
+
+from torch import Tensor, nn
+
+from avrecog.models.input_norm import Standardise
+
+N_BLOCKS = 4
+
+
+class AudioCnn(nn.Module):
+    """Log-mel crops (B, 1, T, M) -> logits (B, K); T and M at least `settings.SMALLEST` - 1."""
+
+    def __init__(self, n_classes: int, width: int = 64, dropout: float = 0.5) -> None:
+        """Build with random weights.
+
+        Args:
+            n_classes: K.
+            width: channels of the stem and the first block, doubled by each block after.
+            dropout: before the classifier.
+        """
+        super().__init__()
+        self.standardise = Standardise([0.0], [1.0])
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, width, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        channels = [width, *(width * 2**block for block in range(N_BLOCKS))]
+        self.blocks = nn.Sequential(*(_block(channels[i], channels[i + 1]) for i in range(N_BLOCKS)))
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(channels[-1], n_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Logits of log-mel crops."""
+        x = self.blocks(self.stem(self.standardise(log_mel)))  # (B, D, T/32, M/32)
+        x = x.mean(dim=3)  # (B, D, T/32)
+        x = x.mean(dim=2) + x.amax(dim=2)  # (B, D): what lasts, and what happens once
+        logits: Tensor = self.fc(self.dropout(x))  # (B, K)
+        return logits
+
+
+def _block(in_channels: int, channels: int) -> nn.Sequential:
+    """(B, in_channels, T, M) -> (B, channels, T / 2, M / 2)."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+    )

@@ -1,1 +1,0 @@
-"""The command `avrecog sweep`: Optuna over parameters of params.yaml, each trial an experiment of dvc."""

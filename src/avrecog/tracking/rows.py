@@ -1,0 +1,51 @@
+"""The rows of MLflow's experiment `avrecog`, which people compare: written whole, or not at all."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from avrecog.tracking.client import ROWS_EXPERIMENT, open_store, readable
+from avrecog.tracking.provenance import origin_tags
+from avrecog.tracking.run import begin_run, metric_batches
+
+
+@contextlib.contextmanager
+def comparable_rows(experiment: str = ROWS_EXPERIMENT) -> Iterator[Callable[..., str]]:
+    """What writes a row of an experiment and returns its id; all that the block writes are there at its end, or none.
+
+    Raises:
+        TrackingError: if the store can't be opened or written.
+    """
+    from avrecog.runtime.device import machine_tags
+
+    client, origin = open_store(), origin_tags() | machine_tags()
+    begun: list[str] = []
+
+    def log_row(
+        name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        metrics: Mapping[str, float | None],
+        curves: Sequence[tuple[int, Mapping[str, float]]],
+        files: Sequence[Path],
+    ) -> str:
+        run_id = begin_run(client, experiment, name, params, origin | dict(tags))
+        begun.append(run_id)
+        with readable():
+            numbers = {key: value for key, value in metrics.items() if value is not None}
+            for batch in metric_batches([(0, numbers), *curves]):
+                client.log_batch(run_id, metrics=batch)
+            for path in files:
+                client.log_artifact(run_id, str(path))
+        return run_id
+
+    try:
+        yield log_row
+        with readable():
+            for run_id in begun:
+                client.set_terminated(run_id, "FINISHED")
+    except BaseException:
+        for run_id in begun:
+            client.delete_run(run_id)
+        raise
