@@ -21,9 +21,8 @@ import numpy as np
 import torch
 
 from avrecog.config import load_params
-from avrecog.datasets.augment import AugmentConfig
-from avrecog.datasets.build import make_dataset
-from avrecog.datasets.open import open_store, rows_of
+from avrecog.datasets.build import StoredClips, make_dataset
+from avrecog.datasets.open import open_features
 from avrecog.datasets.view_scores import predict_scores
 from avrecog.evaluation.test import evaluate_model
 from avrecog.features.front_end import FrontEnd
@@ -36,12 +35,11 @@ from avrecog.fusion.fuse import fuse_models
 from avrecog.fusion.settings import FuseConfig
 from avrecog.inference.settings import TestConfig
 from avrecog.inference.trained_model import load_model
-from avrecog.inputs import needs
 from avrecog.manifest import LabelledClips
 from avrecog.media.audio import decode_audio
 from avrecog.metrics import bootstrap_difference, bootstrap_gain, bootstrap_interval
 from avrecog.models.folding import folded
-from avrecog.models.settings import ModelSection
+from avrecog.models.registry import model_section
 from avrecog.plots import BLUE, GREEN, GREY, ORANGE, drawing
 from avrecog.scores.npz import read_scores
 from avrecog.scores.table import probabilities
@@ -72,7 +70,7 @@ def read_params():
         audio=AudioConfig | None,
         video=VideoConfig | None,
         train=TrainConfig,
-        models=dict[str, ModelSection],
+        models=dict[str, model_section()],
         test=TestConfig,
         fuse=FuseConfig,
     )
@@ -179,13 +177,13 @@ def scores_of(checkpoint: Path, tables: LabelledClips, sound: MemoryStore | None
     index = {label: position for position, label in enumerate(tables.classes)}
     label_of = {clip.clip_id: index[clip.label] for clip in tables.clips}
     labels = np.array([label_of[clip_id] for clip_id in clip_ids])
-    rows = dict(rows_of(open_store(model.config, model.front_end, DATA / "features", tables)))
-    if "audio" in needs(model.config):
+    rows = open_features(model.input, model.front_end, DATA / "features", tables).rows
+    if "audio" in model.input.modalities:
         silence = MemoryStore({}, np.zeros((0, model.front_end.audio.logmel.n_mels), np.float16))
         rows["audio"] = silence if sound is None else sound
-    if "video" in needs(model.config) and not picture:
+    if "video" in model.input.modalities and not picture:
         rows["video"] = MemoryStore({}, np.zeros((0, *rows["video"].values.shape[1:]), np.uint8))
-    dataset = make_dataset(model.config, model.front_end, rows, clip_ids, labels, AugmentConfig())
+    dataset = make_dataset(model.input, StoredClips(model.front_end, rows, clip_ids, labels))
     network, test = folded(model.network, model.example(2, torch.device("cpu"))), params.test
     return predict_scores(network, dataset, test.n_clips, test.batch_size, torch.device("cpu"), "prob")
 

@@ -5,6 +5,7 @@ store and epochs on one batch that lies on the GPU take turns in one training lo
 1,897 MiB is the memory that MMAction2's table has for this network at 320 clips a GPU.
 """
 
+import copy
 import os
 import tempfile
 import time
@@ -19,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from avrecog.config import read_yaml, validate
-from avrecog.datasets.build import make_dataset
+from avrecog.datasets.build import StoredClips, make_dataset
 from avrecog.extraction import extract as extraction
 from avrecog.extraction.store_writer import StoreWriter
 from avrecog.extraction.worker import log_mel_rows
@@ -29,8 +30,7 @@ from avrecog.features.settings import AudioConfig, LogMelConfig
 from avrecog.features.store import Store
 from avrecog.inference.engines import start_engine
 from avrecog.models.folding import folded
-from avrecog.models.registry import build_model
-from avrecog.models.settings import ModelSection
+from avrecog.models.registry import build_model, model_section
 from avrecog.runtime.device import (
     device_name,
     forget_gpu_memory,
@@ -75,7 +75,7 @@ def training(precision: str) -> list[Row]:
     params = read_yaml(Path("recipes/default.yaml"))["train"]
     changed = {"batch_size": BATCH, "epochs": 9, "val_interval": 100, "precision": precision}
     config = validate(TrainConfig, {**params, **changed}, "train")
-    model = validate(ModelSection, {"architecture": "audio", "depth": 18}, "models.audio")
+    model = validate(model_section(), {"architecture": "audio", "depth": 18}, "models.audio")
     front_end = FrontEnd(AudioConfig(LogMelConfig()), None)
     with tempfile.TemporaryDirectory() as folder:
         writer = StoreWriter(Path(folder) / "audio", {}, (N_MELS,), "float16")
@@ -84,8 +84,11 @@ def training(precision: str) -> list[Row]:
         writer.finish()
         store = Store(writer.folder)
         labels = rng.integers(0, N_CLASSES, n_clips)
-        made = make_dataset(model, front_end, {"audio": store}, store.clip_ids, labels, config.augment, training=True)
-        val = make_dataset(model, front_end, {"audio": store}, store.clip_ids[:1], labels[:1], config.augment)
+        made = make_dataset(
+            model.input(),
+            StoredClips(front_end, {"audio": store}, store.clip_ids, labels, augment=config.augment, training=True),
+        )
+        val = make_dataset(model.input(), StoredClips(front_end, {"audio": store}, store.clip_ids[:1], labels[:1]))
         clips = Switched(made)
         trainer = Trainer(build_model(model, N_CLASSES), config, processes())
         seconds: dict[bool, list[float]] = {True: [], False: []}

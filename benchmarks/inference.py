@@ -14,8 +14,7 @@ from avrecog.features.front_end import FrontEnd
 from avrecog.features.settings import AudioConfig, LogMelConfig
 from avrecog.inference.engines import start_engine
 from avrecog.inference.trained_model import TrainedModel
-from avrecog.models.registry import build_model
-from avrecog.models.settings import ModelSection
+from avrecog.models.registry import build_model, model_section
 from avrecog.runtime.device import device_name, lacking_to_compile, on_device, pick_device
 
 BATCHES = (8, 32)
@@ -23,7 +22,7 @@ BATCHES = (8, 32)
 
 def model_of_depth(depth: int) -> TrainedModel:
     torch.manual_seed(0)
-    config = validate(ModelSection, {"architecture": "audio", "depth": depth}, "m")
+    config = validate(model_section(), {"architecture": "audio", "depth": depth}, "m")
     network = build_model(config, 400).eval()
     front_end = FrontEnd(AudioConfig(LogMelConfig()), None)
     return TrainedModel("audio", network, config, front_end, [str(i) for i in range(400)], 600, 1)

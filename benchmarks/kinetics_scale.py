@@ -29,8 +29,7 @@ from avrecog.annotations.prepare import prepare
 from avrecog.annotations.settings import DataConfig, KineticsConfig
 from avrecog.annotations.splits import make_splits
 from avrecog.config import plain
-from avrecog.datasets.augment import AugmentConfig
-from avrecog.datasets.open import open_split, open_store
+from avrecog.datasets.open import open_features, open_split
 from avrecog.extraction.store_writer import StoreWriter
 from avrecog.features.front_end import FrontEnd
 from avrecog.features.settings import AudioConfig, LogMelConfig
@@ -38,8 +37,8 @@ from avrecog.features.store import Store
 from avrecog.manifest import LabelledClips, clips_digest, read_manifest, read_splits, write_manifest, write_splits
 from avrecog.media import read_files
 from avrecog.media.container import Probe
+from avrecog.models.audio import AudioModelConfig
 from avrecog.models.registry import build_model
-from avrecog.models.settings import AudioModelConfig
 from avrecog.training.warm_start import standardise_inputs
 
 N_CLASSES = 400
@@ -197,9 +196,9 @@ def training_batches(n: int | None) -> None:
     """What stage train does before its first step, then n batches (None: an epoch)."""
     tables = LabelledClips.read(Path("data"))
     front_end = FrontEnd(AUDIO, None)
-    store = open_store(MODEL, front_end, Path("data/features"), tables)
-    clips = open_split(MODEL, front_end, store, tables, "train", AugmentConfig()).clips
-    open_split(MODEL, front_end, store, tables, "val", AugmentConfig())
+    features = open_features(MODEL.input(), front_end, Path("data/features"), tables)
+    clips = open_split(MODEL.input(), features, "train").clips
+    open_split(MODEL.input(), features, "val")
     standardise_inputs(build_model(MODEL, N_CLASSES), clips)
     draw = clips.draw(0, 0)
     order = np.random.default_rng(0).permutation(len(clips))

@@ -17,15 +17,15 @@ from tqdm import tqdm
 
 from avrecog.config import read_yaml, validate
 from avrecog.datasets.augment import AudioAugmentConfig
-from avrecog.datasets.build import make_dataset
+from avrecog.datasets.build import StoredClips, make_dataset
 from avrecog.datasets.log_mel import AudioClips
 from avrecog.extraction.store_writer import StoreWriter
 from avrecog.features.front_end import FrontEnd
 from avrecog.features.settings import AudioConfig, LogMelConfig
 from avrecog.features.store import Store
 from avrecog.features.video_settings import VideoConfig
-from avrecog.models.registry import build_model
-from avrecog.models.settings import ModelConfig, ModelSection
+from avrecog.models.base import ModelConfig
+from avrecog.models.registry import build_model, model_section
 from avrecog.runtime.device import on_device, pick_device, precision_in_force, reduced_precision, synchronise
 from avrecog.runtime.distributed import processes
 from avrecog.training.loop import Trainer
@@ -111,7 +111,7 @@ def loop(name: str, config: ModelConfig, front_end: FrontEnd, train: TrainConfig
         store = Store(writer.folder)
         rows[writer.folder.name] = store
         labels = rng.integers(0, 12, n_clips)
-        clips = Timed(make_dataset(config, front_end, rows, store.clip_ids, labels, train.augment, training=True))
+        clips = Timed(make_dataset(config.input(), StoredClips(front_end, rows, store.clip_ids, labels, augment=train.augment, training=True)))
         device = pick_device()
         torch.manual_seed(0)
         trainer = Trainer(build_model(config, 12), train, processes())
@@ -130,7 +130,7 @@ def loop(name: str, config: ModelConfig, front_end: FrontEnd, train: TrainConfig
                 optimizer.step()
             synchronise(device)
 
-        val = make_dataset(config, front_end, rows, store.clip_ids[:1], labels[:1], train.augment)
+        val = make_dataset(config.input(), StoredClips(front_end, rows, store.clip_ids[:1], labels[:1]))
         bar = tqdm(disable=True)
         ends: list[float] = []
         step()
@@ -164,7 +164,7 @@ def main() -> None:
     rows = crops()
     front_end = FrontEnd(AudioConfig(LogMelConfig()), validate(VideoConfig, params["video"], "video"))
     for name, n_clips in (("audio", 320), ("rgb", 320)):
-        config = validate(ModelSection, params["models"][name], f"models.{name}")
+        config = validate(model_section(), params["models"][name], f"models.{name}")
         recipe = {**params["train"], **params["models"][name]["train"], "epochs": 8, "val_interval": 100}
         train = validate(TrainConfig, recipe, "train")
         rows.append(loop(name, config, front_end, train, n_clips))

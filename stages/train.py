@@ -7,7 +7,7 @@ from avrecog.config import At, load_params
 from avrecog.features.front_end import FrontEnd
 from avrecog.features.settings import AudioConfig
 from avrecog.features.video_settings import VideoConfig
-from avrecog.models.settings import ModelSection
+from avrecog.models.registry import model_section
 from avrecog.runtime.entry_point import entry_point
 from avrecog.tracking.run import tracked
 from avrecog.training.settings import TrainConfig
@@ -26,7 +26,7 @@ def main() -> None:
         audio=AudioConfig | None,
         video=VideoConfig | None,
         train=TrainConfig,
-        model=At(f"models.{args.model}", ModelSection),
+        model=At(f"models.{args.model}", model_section()),
     )
     front_end = FrontEnd(params.audio, params.video)
     with tracked("train", params, args.model) as run:

@@ -6,14 +6,13 @@ from avrecog.config import plain, validate
 from avrecog.features.front_end import FrontEnd
 from avrecog.features.settings import FRONT_ENDS, AudioConfig
 from avrecog.models.checkpoint import save_checkpoint
-from avrecog.models.registry import build_model
-from avrecog.models.settings import ModelSection
+from avrecog.models.registry import build_model, model_section
 
 
 def small_checkpoint(folder, n_classes=3, weights=None, **config):
     """A checkpoint of ours with random weights, its standardisation left at 0 and 1."""
     torch.manual_seed(0)
-    model_config = validate(ModelSection, {"architecture": "audio", **config}, "models.m")
+    model_config = validate(model_section(), {"architecture": "audio", **config}, "models.m")
     network = build_model(model_config, n_classes)
     front_end = FrontEnd(AudioConfig(FRONT_ENDS["mmaction2"]), None)
     content = {

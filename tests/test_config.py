@@ -28,7 +28,7 @@ from avrecog.features.video_settings import VideoConfig
 from avrecog.fusion.settings import FuseConfig
 from avrecog.inference.settings import BenchmarkConfig
 from avrecog.inference.settings import TestConfig as TestSection
-from avrecog.models.settings import ModelSection
+from avrecog.models.registry import model_section
 from avrecog.pipeline import PipelineConfig, SelfSupervisedConfig
 from avrecog.training.settings import TrainConfig
 
@@ -310,7 +310,7 @@ def test_every_section_of_the_shipped_file_validates():
         "fuse": FuseConfig,
     }
     assert set(document) == {*sections, "models"}
-    models = {f"model_{name}": At(f"models.{name}", ModelSection) for name in document["models"]}
+    models = {f"model_{name}": At(f"models.{name}", model_section()) for name in document["models"]}
     params = load_params(SHIPPED, **sections, **models)
     assert set(params.pipeline.models) <= set(document["models"])
     flat = params.flat()

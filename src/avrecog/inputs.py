@@ -1,116 +1,288 @@
-"""What each architecture eats."""
+"""What a network eats, as data: which sections of the front end, which clips, batches of which shapes.
 
-from collections.abc import Mapping
+A model's section gives one of these (`models/base.py`), `datasets/build.py` has the dataset that feeds each, and an
+export keeps it, so that a clip can be predicted without the network's code. PyTorch is not needed.
+
+T frames, H W height and width, S mel frames, M mel bands. A row is what a store holds: a mel frame, or a picture.
+"""
+
+import abc
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Literal
 
-import numpy as np
-
-from avrecog.datasets.sampling import n_covering_views
-from avrecog.datasets.sync_pairs import CLASSES as PAIRED_SOUNDS
+from avrecog.config import Count, Fraction, WholeNumber, plain, section, validate
 from avrecog.errors import ConfigError
 from avrecog.features.front_end import FrontEnd
-from avrecog.manifest import LabelledClips
-from avrecog.models.settings import (
-    SMALLEST,
-    AudioModelConfig,
-    AVSlowFastConfig,
-    AVSyncConfig,
-    ModelConfig,
-    SlowFastConfig,
-    TsnConfig,
-)
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 
-def classes_of(model: ModelConfig, tables: LabelledClips) -> list[str]:
-    """What the model tells apart."""
-    return list(PAIRED_SOUNDS if isinstance(model, AVSyncConfig) else tables.classes)
+@dataclass(frozen=True)
+class InputTensor:
+    """One tensor of a batch."""
+
+    name: str  # of the input in an ONNX model
+    shape: tuple[int, ...]  # of one view: the batch's first axis comes before it
+    flags: bool = False  # it holds ones and zeros
 
 
-def check_names_classes(model: ModelConfig, checkpoint: Path) -> None:
+class ModelInput(abc.ABC):
+    """What a network takes; a dataclass of the sizes that its batches have."""
+
+    modalities: ClassVar[tuple[str, ...]]  # the sections of the front end that it reads
+    classes: ClassVar[tuple[str, ...] | None] = None  # what it tells apart; None: the classes of the data
+
+    def check(self, front_end: FrontEnd) -> None:
+        """Refuse a front end that gives the network nothing, or too little.
+
+        Raises:
+            ConfigError: if a section is null, or what is stored is smaller than what the network sees.
+        """
+        for modality in self.modalities:
+            if getattr(front_end, modality) is None:
+                raise ConfigError(f"params.yaml: this model needs section `{modality}`, which is null")
+
+    def usable(self, stored: Collection[str]) -> bool:
+        """Whether it can take a clip of which these modalities are stored."""
+        return any(modality in stored for modality in self.modalities)
+
+    @abc.abstractmethod
+    def n_views(self, n_rows: int, n_clips: int | None) -> int:
+        """How many views a clip of `n_rows` store rows has at test time.
+
+        Args:
+            n_rows: of the clip; of a model of two modalities, pictures.
+            n_clips: `test.n_clips`; None: as many as cover it.
+        """
+
+    @abc.abstractmethod
+    def tensors(self, front_end: FrontEnd) -> tuple[InputTensor, ...]:
+        """The tensors of a batch, in the order of the network's arguments."""
+
+
+@section
+class LogMelInput(ModelInput):
+    """A crop of log-mel: (1, S, M)."""
+
+    modalities: ClassVar = ("audio",)
+
+    mel_frames: Count
+    sampling: Literal["time", "mmaction2-0.x", "mmaction2-1.x"] = "time"  # where crops lie; else by video frame numbers
+    min_mels: Count = 1  # mel bands
+
+    def check(self, front_end: FrontEnd) -> None:
+        """As above; the bands must be enough for the network.
+
+        Raises:
+            ConfigError: likewise.
+        """
+        super().check(front_end)
+        assert front_end.audio is not None
+        if front_end.audio.logmel.n_mels < self.min_mels:
+            raise ConfigError(
+                f"params.yaml: this network needs {self.min_mels} mel bands at least, got audio.logmel.n_mels "
+                f"{front_end.audio.logmel.n_mels}"
+            )
+
+    def n_views(self, n_rows: int, n_clips: int | None) -> int:
+        """By frame numbers as many as are asked for; by time at most one for each place."""
+        if n_clips is None:
+            return _covering(n_rows, self.mel_frames)
+        return n_clips if self.sampling != "time" else max(1, min(n_clips, n_rows - self.mel_frames + 1))
+
+    def tensors(self, front_end: FrontEnd) -> tuple[InputTensor, ...]:
+        """`log_mel`."""
+        return (_log_mel(self.mel_frames, front_end),)
+
+
+@section
+class SegmentInput(ModelInput):
+    """Snippets of a video's equal segments: (N, 3 for each frame of a snippet, H, W)."""
+
+    modalities: ClassVar = ("video",)
+
+    n_segments: Count
+    snippet: Count  # consecutive frames
+    height: Count  # pixels, cut from the stored frames
+    width: Count
+
+    def check(self, front_end: FrontEnd) -> None:
+        """As above; the stored frames must be as large as what the network sees.
+
+        Raises:
+            ConfigError: likewise.
+        """
+        super().check(front_end)
+        _check_size(self.height, self.width, front_end)
+
+    def n_views(self, n_rows: int, n_clips: int | None) -> int:
+        """At most as many as show every frame."""
+        covering = _covering(n_rows, self.n_segments * self.snippet)
+        return covering if n_clips is None else max(1, min(n_clips, covering))
+
+    def tensors(self, front_end: FrontEnd) -> tuple[InputTensor, ...]:
+        """`frames`."""
+        return (InputTensor("frames", (self.n_segments, 3 * self.snippet, self.height, self.width)),)
+
+
+@section
+class SpanInput(ModelInput):
+    """Frames of one span, evenly spaced: (T, 3, H, W)."""
+
+    modalities: ClassVar = ("video",)
+
+    frames: Count
+    frame_stride: Count  # stored frames from one to the next
+    height: Count  # pixels, cut from the stored frames
+    width: Count
+    n_crops: Literal[1, 3] = 1  # of a view at test time: the middle, or three along the longer side
+
+    def check(self, front_end: FrontEnd) -> None:
+        """As above; the stored frames must be as large as what the network sees.
+
+        Raises:
+            ConfigError: likewise.
+        """
+        super().check(front_end)
+        _check_size(self.height, self.width, front_end)
+
+    def n_views(self, n_rows: int, n_clips: int | None) -> int:
+        """At most one for each place, times the crops."""
+        window = self.frames * self.frame_stride
+        covering = _covering(n_rows, window)
+        return (covering if n_clips is None else max(1, min(n_clips, n_rows - window + 1))) * self.n_crops
+
+    def tensors(self, front_end: FrontEnd) -> tuple[InputTensor, ...]:
+        """`frames`."""
+        return (InputTensor("frames", (self.frames, 3, self.height, self.width)),)
+
+
+@section
+class MisalignedSounds:
+    """How sounds that are not in time with a picture are found in training."""
+
+    hard_from_epoch: WholeNumber = 0  # counted from 0: before it, all are other clips' (easy)
+    hard_share: Fraction = 1.0  # of the clips, from then on, whose misaligned sound is their own at another time (hard)
+
+
+@section
+class AudioVisualInput(ModelInput):
+    """A span of frames and the log-mel of the same time; a clip may lack one of them: (T, 3, H, W), (1, S, M), (2,)."""
+
+    modalities: ClassVar = ("video", "audio")
+
+    span: SpanInput
+    mel_frames: Count  # of the log-mel of a span
+    misaligned: MisalignedSounds | None = None  # of the sounds behind them in training; None: there are none
+
+    def check(self, front_end: FrontEnd) -> None:
+        """As above; the stored frames must be as large as what the network sees.
+
+        Raises:
+            ConfigError: likewise.
+        """
+        super().check(front_end)
+        self.span.check(front_end)
+
+    def n_views(self, n_rows: int, n_clips: int | None) -> int:
+        """Those of the frames."""
+        return self.span.n_views(n_rows, n_clips)
+
+    def tensors(self, front_end: FrontEnd) -> tuple[InputTensor, ...]:
+        """`frames`, `log_mel`, and `present`: 1 where the clip has a picture, and a sound."""
+        present = InputTensor("present", (2,), flags=True)
+        return (*self.span.tensors(front_end), _log_mel(self.mel_frames, front_end), present)
+
+
+@section
+class SyncPairInput(ModelInput):
+    """A span of frames and two sounds, of which one is its own: (T, 3, H, W), (1, S, M), (1, S, M)."""
+
+    modalities: ClassVar = ("video", "audio")
+    classes: ClassVar = ("first sound", "second sound")  # which is the picture's own
+
+    span: SpanInput
+    mel_frames: Count  # of the log-mel of a span
+    misaligned: MisalignedSounds  # in training; in tests all are the clip's own, at another time
+
+    def check(self, front_end: FrontEnd) -> None:
+        """As above; the stored frames must be as large as what the network sees.
+
+        Raises:
+            ConfigError: likewise.
+        """
+        super().check(front_end)
+        self.span.check(front_end)
+
+    def usable(self, stored: Collection[str]) -> bool:
+        """Only with both: there is nothing to compare where one is missing."""
+        return all(modality in stored for modality in self.modalities)
+
+    def n_views(self, n_rows: int, n_clips: int | None) -> int:
+        """Those of the frames."""
+        return self.span.n_views(n_rows, n_clips)
+
+    def tensors(self, front_end: FrontEnd) -> tuple[InputTensor, ...]:
+        """`frames`, `first` and `second`, the two sounds."""
+        sounds = [_log_mel(self.mel_frames, front_end, name) for name in ("first", "second")]
+        return (*self.span.tensors(front_end), *sounds)
+
+    @property
+    def audiovisual(self) -> AudioVisualInput:
+        """The same clips with their own sound alone."""
+        return AudioVisualInput(span=self.span, mel_frames=self.mel_frames)
+
+
+def check_names_classes(model_input: ModelInput, checkpoint: Path) -> None:
     """Refuse a model that says only whether sound and picture fit.
 
     Raises:
         ConfigError: naming what uses it.
     """
-    if isinstance(model, AVSyncConfig):
-        raise ConfigError(f"{checkpoint}: architecture avsync compares and names no classes; `avrecog sync` uses it")
+    if model_input.classes is not None:
+        raise ConfigError(
+            f"{checkpoint}: this model compares sound and picture and names no classes; `avrecog sync` uses it"
+        )
 
 
-def needs(model: ModelConfig) -> tuple[str, ...]:
-    """The sections of the front end that the model sees and hears by."""
-    sections = {"audio": ("audio",), "tsn": ("video",), "slowfast": ("video",), "avslowfast": ("video", "audio")}
-    sections["avsync"] = sections["avslowfast"]
-    return sections[model.architecture]
+INPUTS: dict[str, type[ModelInput]] = {
+    kind.__name__: kind for kind in (LogMelInput, SegmentInput, SpanInput, AudioVisualInput, SyncPairInput)
+}
 
 
-def check_front_end(model: ModelConfig, front_end: FrontEnd) -> None:
-    """Refuse a front end that gives the model nothing, or too little.
+def plain_input(model_input: ModelInput) -> dict[str, Any]:
+    """An input as plain values, which `read_input` makes it of again."""
+    return {"kind": type(model_input).__name__, **plain(model_input)}
+
+
+def read_input(values: Mapping[str, Any]) -> ModelInput:
+    """The input that plain values describe.
 
     Raises:
-        ConfigError: if the section is null, or the frames are smaller than what the model sees.
+        ConfigError: if they describe none.
     """
-    for name in needs(model):
-        if getattr(front_end, name) is None:
-            raise ConfigError(f"params.yaml: architecture {model.architecture} needs section `{name}`, which is null")
-    if isinstance(model, AudioModelConfig) and model.backbone == "cnn10":
-        assert front_end.audio is not None
-        if front_end.audio.logmel.n_mels < SMALLEST:
-            raise ConfigError(
-                f"params.yaml: backbone cnn10 needs {SMALLEST} mel bands, got audio.logmel.n_mels "
-                f"{front_end.audio.logmel.n_mels}"
-            )
-    if isinstance(model, TsnConfig | SlowFastConfig):
-        assert front_end.video is not None
-        stored = (front_end.video.height, front_end.video.width)
-        if model.crop_height > stored[0] or model.crop_width > stored[1]:
-            raise ConfigError(
-                f"params.yaml: the model sees {model.crop_height} x {model.crop_width}, but frames of {stored[0]} x "
-                f"{stored[1]} are stored; raise video.height and video.width"
-            )
+    kind = values.get("kind")
+    if kind not in INPUTS:
+        raise ConfigError(f"input.kind: expected one of {', '.join(INPUTS)}, got {kind!r}")
+    read: ModelInput = validate(INPUTS[kind], {key: value for key, value in values.items() if key != "kind"}, "input")
+    return read
 
 
-def _window(model: ModelConfig) -> int:
-    """Store rows of a view."""
-    if isinstance(model, AudioModelConfig):
-        return model.mel_frames
-    return model.n_segments * model.snippet if isinstance(model, TsnConfig) else model.frames * model.frame_stride
+def _covering(n_rows: int, window: int) -> int:
+    """How many views of `window` rows, evenly spaced, it takes to cover a clip."""
+    return max(1, -(-n_rows // window))
 
 
-def views_of_typical_clip(model: ModelConfig, typical_rows: int, n_views: int | None) -> int:
-    """How many views a clip of `typical_rows` store rows has at test time."""
-    window = _window(model)
-    covering = int(n_covering_views(np.array([typical_rows]), window)[0])
-    n_crops = model.n_crops if isinstance(model, SlowFastConfig) else 1
-    if n_views is None:
-        return covering * n_crops
-    if isinstance(model, AudioModelConfig) and model.sampling != "time":
-        return n_views
-    free = typical_rows - window
-    return max(1, min(n_views, covering if isinstance(model, TsnConfig) else free + 1)) * n_crops
+def _log_mel(mel_frames: int, front_end: FrontEnd, name: str = "log_mel") -> InputTensor:
+    assert front_end.audio is not None
+    return InputTensor(name, (1, mel_frames, front_end.audio.logmel.n_mels))
 
 
-def example_batch(
-    model: ModelConfig, front_end: Mapping[str, Any], n: int, device: "torch.device"
-) -> tuple["Tensor", ...]:
-    """Random inputs of the model's shape, seeded: for counting and timing."""
-    import torch  # late: it takes seconds
-
-    generator = torch.Generator().manual_seed(0)
-    shapes: list[tuple[int, ...]] = []
-    if isinstance(model, TsnConfig):
-        shapes.append((n, model.n_segments, 3 * model.snippet, model.crop_height, model.crop_width))
-    if isinstance(model, SlowFastConfig):
-        shapes.append((n, model.frames, 3, model.crop_height, model.crop_width))
-    if isinstance(model, AudioModelConfig | AVSlowFastConfig):
-        shapes.append((n, 1, model.mel_frames, front_end["audio"]["logmel"]["n_mels"]))
-    inputs = [torch.rand(shape, generator=generator) for shape in shapes]
-    if isinstance(model, AVSyncConfig):
-        inputs.append(torch.rand(shapes[-1], generator=generator))
-    elif isinstance(model, AVSlowFastConfig):
-        inputs.append(torch.ones(n, 2))
-    return tuple(values.to(device) for values in inputs)
+def _check_size(height: int, width: int, front_end: FrontEnd) -> None:
+    assert front_end.video is not None
+    stored = front_end.video
+    if height > stored.height or width > stored.width:
+        raise ConfigError(
+            f"params.yaml: the model sees {height} x {width}, but frames of {stored.height} x {stored.width} are "
+            f"stored; raise video.height and video.width"
+        )

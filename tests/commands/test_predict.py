@@ -18,7 +18,7 @@ from avrecog.features.store import Store
 from avrecog.features.video_settings import VideoConfig
 from avrecog.manifest import Clip
 from avrecog.media.container import probe
-from avrecog.models.settings import ModelSection
+from avrecog.models.registry import model_section
 from bad_input.media import tone, without_packets, write_wav
 from checkpoint import small_checkpoint
 from clips import make_tone, make_video
@@ -29,7 +29,7 @@ CONFIGS = {"audio": {"architecture": "audio"}, "both": {"architecture": "avsync"
 
 
 def described(name: str) -> SimpleNamespace:
-    return SimpleNamespace(config=validate(ModelSection, CONFIGS[name], "models.m"), front_end=FRONT_END)
+    return SimpleNamespace(input=validate(model_section(), CONFIGS[name], "models.m").input(), front_end=FRONT_END)
 
 
 @pytest.mark.parametrize(("ending", "duration_s"), [(".m4a", 1.0), (".m4a", 2.03), (".mp4", 1.0), (".wav", 1.0)])

@@ -12,7 +12,7 @@ from avrecog import cli
 from avrecog.annotations.settings import DataConfig
 from avrecog.config import load_params, read_yaml, validate
 from avrecog.models.checkpoint import load_checkpoint
-from avrecog.models.settings import ModelSection
+from avrecog.models.registry import model_section
 from avrecog.training.settings import TrainConfig
 from clips import make_kinetics, make_tone, make_video, write_annotation
 
@@ -108,7 +108,7 @@ def test_the_audiovisual_recipes_have_the_schedule_of_the_paper(name, alpha, ker
     """One of eight GPUs."""
     recipe = read_yaml(projects.ROOT / f"recipes/kinetics400_avslowfast_r50_{name}.yaml")
     train = validate(TrainConfig, recipe["train"], "train")
-    model = validate(ModelSection, recipe["models"]["avslowfast"], "models.avslowfast")
+    model = validate(model_section(), recipe["models"]["avslowfast"], "models.avslowfast")
     assert (model.frames, model.alpha, model.lateral_kernel, model.mel_frames) == (32, alpha, kernel, 128)
     assert (model.drop_pathway, model.sync_weight, model.hard_from_epoch, model.hard_share) == (0.8, 1.0, 96, 0.25)
     assert (train.lr, train.batch_size, train.scaled_lr) == (0.1, batch_size, 0.0125)

@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from avrecog.datasets.audiovisual import AVClips, SyncConfig
+from avrecog.datasets.audiovisual import AVClips
 from avrecog.datasets.augment import AudioAugmentConfig, VideoAugmentConfig
 from avrecog.datasets.frame_spans import GREY, FrameClips
 from avrecog.errors import ConfigError
 from avrecog.features.settings import LogMelConfig
 from avrecog.features.store import MemoryStore
+from avrecog.inputs import MisalignedSounds
 
 CPU = torch.device("cpu")
 FPS = 10.0
@@ -103,7 +104,9 @@ def test_misaligned_sounds_are_other_clips_and_then_their_own_at_another_time():
         {name: np.full((1001, 4), 2000 * i, np.float16) + np.arange(1001)[:, None] for i, name in enumerate(names)}
     )
     pictures = FrameClips(video, names, np.zeros(2), 8, 2, (6, 6), 1, VideoAugmentConfig())
-    dataset = AVClips(pictures, audio, FPS, 32, FRONT_END, AudioAugmentConfig(), SyncConfig(3, 1.0))
+    dataset = AVClips(
+        pictures, audio, FPS, 32, FRONT_END, AudioAugmentConfig(), MisalignedSounds(hard_from_epoch=3, hard_share=1.0)
+    )
     indices = np.array([0, 1])
     for epoch in range(40):
         *_, own, _, misaligned = dataset.training_batch(indices, dataset.draw(0, epoch), CPU)

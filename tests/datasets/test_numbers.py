@@ -5,13 +5,12 @@ import pytest
 import torch
 
 from avrecog.config import validate
-from avrecog.datasets.augment import AugmentConfig
-from avrecog.datasets.build import make_dataset
+from avrecog.datasets.build import StoredClips, make_dataset
 from avrecog.features.front_end import FrontEnd
 from avrecog.features.settings import AudioConfig, LogMelConfig
 from avrecog.features.store import MemoryStore
 from avrecog.features.video_settings import VideoConfig
-from avrecog.models.settings import ModelSection
+from avrecog.models.registry import model_section
 
 FRONT_END = FrontEnd(AudioConfig(LogMelConfig(n_mels=20)), VideoConfig(height=20, width=24))
 SIGHT = {"crop_height": 16, "crop_width": 16}
@@ -32,8 +31,8 @@ def test_arrays_are_equal_to_tensors(name, n_rows):
         "video": MemoryStore({"clip": rng.integers(0, 256, (n_rows[0], 20, 24, 3), dtype=np.uint8)}),
         "audio": MemoryStore({"clip": rng.standard_normal((n_rows[1], 20)).astype(np.float16)}),
     }
-    config = validate(ModelSection, SECTIONS[name], "m")
-    dataset = make_dataset(config, FRONT_END, rows, ["clip"], np.zeros(1, np.int64), AugmentConfig())
+    config = validate(model_section(), SECTIONS[name], "m")
+    dataset = make_dataset(config.input(), StoredClips(FRONT_END, rows, ["clip"], np.zeros(1, np.int64)))
     views = dataset.views(None)
     arrays, tensors = dataset.view_batch(views, None), dataset.view_batch(views, torch.device("cpu"))
     assert len(arrays) == len(tensors)

@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 
 from avrecog.config import plain, validate
-from avrecog.datasets.augment import AugmentConfig
-from avrecog.datasets.open import open_split
+from avrecog.datasets.open import Features, open_split
 from avrecog.errors import ManifestError
 from avrecog.extraction.store_writer import StoreWriter
 from avrecog.features.front_end import FrontEnd
 from avrecog.features.settings import AudioConfig, LogMelConfig
 from avrecog.features.store import Store
-from avrecog.inputs import views_of_typical_clip
 from avrecog.manifest import Clip, LabelledClips
-from avrecog.models.settings import ModelSection
+from avrecog.models.registry import model_section
 
 FRONT_END = FrontEnd(AudioConfig(logmel=LogMelConfig(n_mels=4)), None)
 CLIP = Clip("a", "a.mp4", "x", "g", None, 0.0, 10.0, 10.0, 100, 10.0, 16_000, True, True)
@@ -30,8 +28,9 @@ def open_test(tmp_path):
         writer.finish()
         writer.seal()
         tables = LabelledClips(clips, {clip.clip_id: "test" for clip in clips}, ["x"])
-        model = validate(ModelSection, {"architecture": "audio", **config}, "models.m")
-        return open_split(model, FRONT_END, Store(tmp_path / "audio"), tables, "test", AugmentConfig()).clips
+        model = validate(model_section(), {"architecture": "audio", **config}, "models.m")
+        features = Features(Store(tmp_path / "audio"), FRONT_END, tables)
+        return open_split(model.input(), features, "test").clips
 
     return opened
 
@@ -55,7 +54,7 @@ def test_clips_without_frames_are_refused_where_frames_are_counted(open_test):
 
 
 def test_a_clip_has_as_many_views_by_frame_number_as_are_asked_for():
-    by_time = validate(ModelSection, {"architecture": "audio"}, "models.m")
+    by_time = validate(model_section(), {"architecture": "audio"}, "models.m")
     by_frames = dataclasses.replace(by_time, sampling="mmaction2-1.x")
-    assert views_of_typical_clip(by_time, 130, 10) == 3
-    assert views_of_typical_clip(by_frames, 130, 10) == 10
+    assert by_time.input().n_views(130, 10) == 3
+    assert by_frames.input().n_views(130, 10) == 10

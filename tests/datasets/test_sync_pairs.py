@@ -1,12 +1,13 @@
 import numpy as np
 import torch
 
-from avrecog.datasets.audiovisual import AVClips, SyncConfig
+from avrecog.datasets.audiovisual import AVClips
 from avrecog.datasets.augment import AudioAugmentConfig, VideoAugmentConfig
 from avrecog.datasets.frame_spans import FrameClips
 from avrecog.datasets.sync_pairs import SyncPairs
 from avrecog.features.settings import LogMelConfig
 from avrecog.features.store import MemoryStore
+from avrecog.inputs import MisalignedSounds
 
 CPU = torch.device("cpu")
 NAMES = ["a", "b", "c", "d", "e"]
@@ -23,7 +24,16 @@ def pairs(hard_share=1.0, own_first=False):
     audio = MemoryStore(dict(zip(NAMES, sound, strict=True)))
     pictures = FrameClips(video, NAMES, np.zeros(len(NAMES)), 8, 1, (1, 1), 1, VideoAugmentConfig())
     return SyncPairs(
-        AVClips(pictures, audio, 10.0, 9, FRONT_END, AudioAugmentConfig(), SyncConfig(0, hard_share)), own_first
+        AVClips(
+            pictures,
+            audio,
+            10.0,
+            9,
+            FRONT_END,
+            AudioAugmentConfig(),
+            MisalignedSounds(hard_from_epoch=0, hard_share=hard_share),
+        ),
+        own_first,
     )
 
 

@@ -14,9 +14,7 @@ from avrecog.features.settings import AudioConfig, LogMelConfig
 from avrecog.features.video_settings import VideoConfig
 from avrecog.inference.settings import BenchmarkConfig
 from avrecog.inference.trained_model import TrainedModel
-from avrecog.inputs import views_of_typical_clip
-from avrecog.models.registry import build_model
-from avrecog.models.settings import ModelSection
+from avrecog.models.registry import build_model, model_section
 from avrecog.runtime.device import lacking_to_compile, pick_device
 
 
@@ -34,14 +32,14 @@ def test_every_timed_pass_counts_once_and_warm_up_not_at_all(monkeypatch):
 
 
 def test_macs_are_half_of_what_torch_counts_and_equal_the_references_figure():
-    section = validate(ModelSection, {"architecture": "audio", "depth": 18, "width": 64}, "models.audio")
+    section = validate(model_section(), {"architecture": "audio", "depth": 18, "width": 64}, "models.audio")
     front_end = FrontEnd(AudioConfig(logmel=LogMelConfig()), None)
     model = TrainedModel("audio", build_model(section, 400).eval(), section, front_end, [], 600, 1)
     assert count_macs(model) / 1e9 == pytest.approx(0.371, abs=0.001)  # MMAction2's ResNet-18 on 128 x 80
 
 
 def test_macs_are_counted_of_networks_whose_own_numbers_go_through_their_layers():
-    section = validate(ModelSection, {"architecture": "tsn", "backbone": "test_vit3", "n_segments": 1}, "m")
+    section = validate(model_section(), {"architecture": "tsn", "backbone": "test_vit3", "n_segments": 1}, "m")
     front_end = FrontEnd(None, VideoConfig(height=64, width=64))
     model = TrainedModel("rgb", build_model(section, 3).eval(), section, front_end, [], 10, 1)
     assert count_macs(model) > 10**6
@@ -54,13 +52,13 @@ def test_a_report_that_is_not_measured_is_refused():
 
 
 def test_the_views_of_a_clip_are_those_of_the_test():
-    audio = validate(ModelSection, {"architecture": "audio", "mel_frames": 100}, "m")
-    assert views_of_typical_clip(audio, 250, None) == 3
-    assert views_of_typical_clip(audio, 250, 5) == 5
-    assert views_of_typical_clip(audio, 80, 5) == 1
-    rgb = validate(ModelSection, {"architecture": "tsn", "n_segments": 3}, "m")
-    assert views_of_typical_clip(rgb, 20, None) == 7
-    assert views_of_typical_clip(rgb, 20, 3) == 3
+    audio = validate(model_section(), {"architecture": "audio", "mel_frames": 100}, "m")
+    assert audio.input().n_views(250, None) == 3
+    assert audio.input().n_views(250, 5) == 5
+    assert audio.input().n_views(80, 5) == 1
+    rgb = validate(model_section(), {"architecture": "tsn", "n_segments": 3}, "m")
+    assert rgb.input().n_views(20, None) == 7
+    assert rgb.input().n_views(20, 3) == 3
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ from avrecog.interop.mmaction2_checkpoints import foreign_names
 from avrecog.interop.mmaction2_results import Told, read_foreign, write_foreign
 from avrecog.manifest import read_manifest, read_splits
 from avrecog.models.checkpoint import load_checkpoint
-from avrecog.models.settings import ModelSection
+from avrecog.models.registry import model_section
 from avrecog.pipeline import PipelineConfig, SelfSupervisedConfig
 from avrecog.scores.npz import read_scores
 from avrecog.scores.predictions import read_predictions, shares_correct
@@ -179,7 +179,7 @@ def read_params(path):
         pipeline=PipelineConfig,
         selfsupervised=SelfSupervisedConfig,
         train=TrainConfig,
-        model=At("models.audio", ModelSection),
+        model=At("models.audio", model_section()),
         test=TestConfig,
         benchmark=BenchmarkConfig,
         fuse=FuseConfig,

@@ -13,8 +13,7 @@ import projects
 from avrecog.commands.export import export_model
 from avrecog.commands.predict import predict_files
 from avrecog.config import plain, validate
-from avrecog.datasets.augment import AugmentConfig
-from avrecog.datasets.build import make_dataset
+from avrecog.datasets.build import StoredClips, make_dataset
 from avrecog.datasets.view_scores import predict_scores
 from avrecog.errors import ConfigError
 from avrecog.features.log_mel import LogMel
@@ -24,8 +23,7 @@ from avrecog.features.video_settings import VideoConfig
 from avrecog.inference.engines import engine_precision, start_engine
 from avrecog.inference.trained_model import load_model
 from avrecog.models.checkpoint import save_checkpoint
-from avrecog.models.registry import build_model
-from avrecog.models.settings import ModelSection
+from avrecog.models.registry import build_model, model_section
 from avrecog.runtime.device import lacking_to_compile, pick_device
 from checkpoint import small_checkpoint
 
@@ -66,7 +64,7 @@ def trained(tmp_path, monkeypatch):
 
     def make(section, front_end=None, n_classes=4):
         torch.manual_seed(0)
-        config = validate(ModelSection, SECTIONS.get(section, section), "m")
+        config = validate(model_section(), SECTIONS.get(section, section), "m")
         network = build_model(config, n_classes)
         for name, buffer in network.named_buffers():
             if name.endswith("running_mean"):
@@ -207,14 +205,8 @@ def own_scores(path, waveform):
     model = load_model(path)
     front_end = model.front_end.audio.logmel
     log_mel = LogMel(front_end)(torch.from_numpy(waveform)).numpy().astype(np.float16)
-    dataset = make_dataset(
-        model.config,
-        model.front_end,
-        {"audio": MemoryStore({"clip": log_mel})},
-        ["clip"],
-        np.zeros(1, np.int64),
-        AugmentConfig(),
-    )
+    rows = {"audio": MemoryStore({"clip": log_mel})}
+    dataset = make_dataset(model.input, StoredClips(model.front_end, rows, ["clip"], np.zeros(1, np.int64)))
     return predict_scores(model.network, dataset, None, 64, torch.device("cpu"), "prob")[0]
 
 

@@ -15,7 +15,7 @@ from avrecog.features.video_settings import VideoConfig
 from avrecog.inference import synchrony as module
 from avrecog.inference.synchrony import load_sync, synchrony
 from avrecog.models.avsync import AVSync
-from avrecog.models.settings import ModelSection
+from avrecog.models.registry import model_section
 from checkpoint import small_checkpoint
 
 SMALL = {"depth": 14, "width": 8, "frames": 8, "alpha": 2, "crop_height": 8, "crop_width": 8, "mel_frames": 32}
@@ -36,9 +36,9 @@ class Telling(AVSync):
 
 
 def model():
-    config = validate(ModelSection, {"architecture": "avsync", **SMALL}, "models.sync")
+    config = validate(model_section(), {"architecture": "avsync", **SMALL}, "models.sync")
     front_end = FrontEnd(AudioConfig(LOGMEL), VideoConfig(fps=12.5, height=8, width=8))
-    return SimpleNamespace(network=Telling(), config=config, front_end=front_end)
+    return SimpleNamespace(network=Telling(), input=config.input(), front_end=front_end)
 
 
 def rows(late_s=0.0, seconds=2.0):
@@ -75,7 +75,7 @@ def test_clips_that_cannot_be_compared_are_refused():
 
 def test_another_network_is_refused(tmp_path):
     checkpoint = small_checkpoint(tmp_path, depth=18, width=4)
-    with pytest.raises(CheckpointError, match="expected a model of architecture avsync, got audio"):
+    with pytest.raises(CheckpointError, match="expected a model that compares sound and picture, got ResNet18"):
         load_sync(checkpoint)
 
 

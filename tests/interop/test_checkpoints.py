@@ -15,7 +15,6 @@ from avrecog.interop.checkpoints import load_mmaction2, read_foreign
 from avrecog.models.audio_resnet import AudioResNet
 from avrecog.models.checkpoint import load_checkpoint
 from avrecog.models.resnet_audio import ResNetAudio
-from avrecog.models.settings import describe
 from checkpoint import small_checkpoint
 from clips import make_tone
 
@@ -51,7 +50,7 @@ def test_every_network_is_recognised_from_its_tensors_whatever_the_number_of_cla
     convert_checkpoint(tmp_path / "theirs.pth", tmp_path / "back.ckpt")
     before, after = load_checkpoint(source), load_checkpoint(tmp_path / "back.ckpt")
     model = load_model(tmp_path / "back.ckpt", "rgb" if name == "resnet18" else "audio")
-    assert describe(model.config) == name
+    assert model.config.describe() == name
     assert (after["classes"], after["epoch"]) == (before["classes"], 7)
     assert before["weights"].keys() == after["weights"].keys()
     assert all(torch.equal(before["weights"][key], after["weights"][key]) for key in before["weights"])

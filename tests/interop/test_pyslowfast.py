@@ -153,7 +153,7 @@ def test_the_files_settings_and_then_the_callers_say_how_many_frames(tmp_path):
     torch.save({"model_state": theirs(made()), "cfg": cfg}, tmp_path / "theirs.pyth")
 
     def found(**told):
-        config = read_foreign(tmp_path / "theirs.pyth", **told).config
+        config = read_foreign(tmp_path / "theirs.pyth", **told).recognised.config
         return config.frames, config.alpha
 
     assert found() == (64, 4)
@@ -171,7 +171,7 @@ def test_slowfast_converts_and_begins_an_audiovisual_network_whose_new_parts_are
     assert (converted.config.frames, converted.config.alpha, converted.config.n_crops) == (16, 4, 3)
     weights = load_checkpoint(tmp_path / "ours.ckpt")["weights"]
     assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
-    audiovisual = AVSlowFast(5, 50, 8, 16, 4)
+    audiovisual = AVSlowFast(5, depth=50, width=8, frames=16, alpha=4)
     fresh = transfer_weights(audiovisual, weights, "ours.ckpt")
     assert {name.split(".")[0] for name in fresh} == {"audio", "audio_to_visual", "standardise", "fc"}
     assert all(torch.equal(weights[f"visual.{key}"], value) for key, value in audiovisual.visual.state_dict().items())

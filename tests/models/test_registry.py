@@ -9,9 +9,8 @@ from avrecog.errors import ConfigError
 from avrecog.models.audio_resnet import DEPTHS, AudioResNet
 from avrecog.models.checkpoint import load_weights
 from avrecog.models.folding import folded
-from avrecog.models.registry import ARCHITECTURES, build_model
+from avrecog.models.registry import MODELS, build_model, model_section
 from avrecog.models.resnet_audio import Block, ResNetAudio
-from avrecog.models.settings import ModelSection, describe
 from avrecog.pipeline import PipelineConfig
 from avrecog.training.batches import check_single_clip
 
@@ -70,7 +69,7 @@ SHAPES = {
 
 def made(name, n_classes=5):
     torch.manual_seed(0)
-    return build_model(validate(ModelSection, CONFIGS[name], "models.m"), n_classes)
+    return build_model(validate(model_section(), CONFIGS[name], "models.m"), n_classes)
 
 
 def batch(name, n):
@@ -89,7 +88,7 @@ def name(request):
 
 
 def test_every_architecture_is_tested():
-    assert {config["architecture"] for config in CONFIGS.values()} == set(ARCHITECTURES)
+    assert {config["architecture"] for config in CONFIGS.values()} == set(MODELS)
 
 
 def test_a_batch_gives_one_logit_a_class(name):
@@ -137,7 +136,7 @@ def test_evaluation_is_deterministic(name):
 
 
 def test_weights_survive_saving_and_loading(name):
-    model, other = made(name).eval(), build_model(validate(ModelSection, CONFIGS[name], "m"), 5).eval()
+    model, other = made(name).eval(), build_model(validate(model_section(), CONFIGS[name], "m"), 5).eval()
     load_weights(other, model.state_dict(), "here")
     with torch.no_grad():
         torch.testing.assert_close(model(*batch(name, 2)), other(*batch(name, 2)), rtol=0, atol=0)
@@ -234,7 +233,7 @@ def test_motion_sees_no_difference_in_a_still_background():
 )
 def test_settings_without_effect_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
-        validate(ModelSection, {**CONFIGS["audio"], **change}, "models.audio")
+        validate(model_section(), {**CONFIGS["audio"], **change}, "models.audio")
 
 
 @pytest.mark.parametrize(
@@ -248,11 +247,11 @@ def test_settings_without_effect_are_refused(change, message):
 )
 def test_tsn_settings_without_effect_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
-        validate(ModelSection, {**CONFIGS["tsn"], **change}, "models.rgb")
+        validate(model_section(), {**CONFIGS["tsn"], **change}, "models.rgb")
 
 
 def test_an_unknown_backbone_is_named():
-    config = validate(ModelSection, {"architecture": "tsn", "backbone": "resnet_of_nobody"}, "models.rgb")
+    config = validate(model_section(), {"architecture": "tsn", "backbone": "resnet_of_nobody"}, "models.rgb")
     with pytest.raises(ConfigError, match="resnet_of_nobody"):
         build_model(config, 3)
 
@@ -262,20 +261,20 @@ def test_weights_that_cannot_be_downloaded_are_an_error_with_the_reason(monkeypa
         raise OSError("no network")
 
     monkeypatch.setattr("timm.create_model", offline)
-    config = validate(ModelSection, {"architecture": "tsn", "init_from": "imagenet"}, "models.rgb")
+    config = validate(model_section(), {"architecture": "tsn", "init_from": "imagenet"}, "models.rgb")
     with pytest.raises(ConfigError, match="weights for resnet18 can't be downloaded: no network"):
         build_model(config, 3, pretrained=True)
 
 
 def test_a_model_is_described_as_in_the_zoo():
-    described = [describe(validate(ModelSection, config, "m")) for config in CONFIGS.values()]
+    described = [validate(model_section(), config, "m").describe() for config in CONFIGS.values()]
     assert described[:6] == [
         *("ResNet10 (width 8)", "ResNet50 (width 8)", "resnet10t", "CNN10 (width 8)", "ResNetAudio50 (width 4)"),
         "resnet10t (width 8)",
     ]
     resnet_audio = {"architecture": "audio", "backbone": "resnetaudio", "depth": 50, "width": 32}
-    assert describe(validate(ModelSection, resnet_audio, "m")) == "ResNetAudio50"
-    assert describe(validate(ModelSection, {"architecture": "audio"}, "m")) == "ResNet18"
+    assert validate(model_section(), resnet_audio, "m").describe() == "ResNetAudio50"
+    assert validate(model_section(), {"architecture": "audio"}, "m").describe() == "ResNet18"
 
 
 def test_a_model_named_like_the_fusion_is_refused():

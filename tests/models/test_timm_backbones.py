@@ -16,10 +16,9 @@ from avrecog.features.settings import AudioConfig, LogMelConfig
 from avrecog.features.video_settings import VideoConfig
 from avrecog.inference.engines import start_engine
 from avrecog.inference.trained_model import load_model
-from avrecog.inputs import example_batch
 from avrecog.models.checkpoint import save_checkpoint
-from avrecog.models.registry import build_model
-from avrecog.models.settings import ModelSection, describe
+from avrecog.models.example import example_batch
+from avrecog.models.registry import build_model, model_section
 from avrecog.training.rehearsal import rehearse
 
 CPU = torch.device("cpu")
@@ -74,13 +73,13 @@ def test_a_network_of_timm_works_in_every_stage_or_is_refused_before_its_trainin
 
 def outcome(folder, kind, name):
     torch.manual_seed(0)
-    config = validate(ModelSection, {**SECTIONS[kind], "backbone": name}, "m")
-    example = example_batch(config, plain(FRONT_END), 2, CPU)
+    config = validate(model_section(), {**SECTIONS[kind], "backbone": name}, "m")
+    example = example_batch(config.input().tensors(FRONT_END), 2, CPU)
     try:
         network = build_model(config, 5, n_mels=64)
         before = copy.deepcopy(network.state_dict())
         state = torch.random.get_rng_state()
-        rehearse(network, example, example, 5, CPU, "32-true", f"models.m: backbone {describe(config)}")
+        rehearse(network, example, example, 5, CPU, "32-true", f"models.m: backbone {config.describe()}")
     except ConfigError as error:
         if f"backbone {name}" not in str(error):
             raise

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from avrecog.config import validate
 from avrecog.errors import ConfigError
-from avrecog.models.registry import build_model
-from avrecog.models.settings import ModelSection
+from avrecog.models.registry import build_model, model_section
 from avrecog.training.batches import check_single_clip, cut
 
 
@@ -43,7 +42,7 @@ def test_an_odd_clip_joins_a_batch_of_two(n_clips, sizes):
 def tsn(**changes):
     torch.manual_seed(0)
     section = {"architecture": "tsn", "backbone": "skresnet18", "n_segments": 1, **changes}
-    return build_model(validate(ModelSection, section, "models.rgb"), 3)
+    return build_model(validate(model_section(), section, "models.rgb"), 3)
 
 
 def test_a_batch_norm_behind_a_global_pooling_can_not_learn_from_one_clip():

@@ -11,7 +11,7 @@ import projects
 from avrecog.config import validate
 from avrecog.errors import ConfigError, OutOfMemoryError
 from avrecog.models.onnx_export import to_onnx
-from avrecog.models.settings import ModelSection, is_of_timm
+from avrecog.models.registry import model_section
 from avrecog.training import rehearsal, train
 from avrecog.training.rehearsal import rehearse, say_missing_engines
 from avrecog.training.settings import TrainConfig
@@ -229,7 +229,7 @@ def test_the_first_batch_needs_memory_as_the_others_do():
         def training_batch(self, *_):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has")
 
-    config = validate(ModelSection, {"architecture": "audio", "depth": 10, "width": 8}, "m")
+    config = validate(model_section(), {"architecture": "audio", "depth": 10, "width": 8}, "m")
     with pytest.raises(OutOfMemoryError, match=r"out of GPU memory .*; choose a smaller model or smaller inputs"):
         train._rehearse("audio", config, Broken(), Clips(), INPUTS, 3, TrainConfig())
 
@@ -247,5 +247,6 @@ def test_one_clip_to_train_on_is_told_from_a_backbone_that_does_not_suit(project
 
 def test_the_networks_of_our_own_need_no_trial_of_their_export():
     own = {"architecture": "audio", "depth": 10, "width": 8}
-    assert not is_of_timm(validate(ModelSection, own, "m"))
-    assert is_of_timm(validate(ModelSection, {**own, "backbone": "resnet10t", "depth": None, "width": None}, "m"))
+    assert validate(model_section(), own, "m").exports
+    timms = {**own, "backbone": "resnet10t", "depth": None, "width": None}
+    assert not validate(model_section(), timms, "m").exports

@@ -1,25 +1,22 @@
 """`avrecog convert`: other programs' checkpoints to ours, ours to MMAction2's."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from avrecog.config import plain
 from avrecog.datasets.mmaction2_sampling import Rule
 from avrecog.errors import CheckpointError
-from avrecog.features.settings import FRONT_ENDS, AudioConfig
-from avrecog.features.video_settings import VideoConfig
+from avrecog.features.front_end import FrontEnd
 from avrecog.inference.trained_model import load_model
+from avrecog.inputs import LogMelInput
 from avrecog.interop.checkpoints import STAND_INS, Foreign, read_foreign
 from avrecog.interop.mmaction2_checkpoints import abbreviate, write_mmaction2
 from avrecog.interop.pyslowfast import is_caffe2
 from avrecog.manifest import read_labels
 from avrecog.models.checkpoint import FORMAT, load_plain, save_checkpoint
-from avrecog.models.settings import AudioModelConfig, AVSlowFastConfig, SlowFastConfig, TsnConfig, describe
+from avrecog.models.registry import read_section
 
 TYPICAL_S = 10  # a clip of Kinetics lasts 10 s
-VIDEO = VideoConfig(fps=10.0, height=256, width=256)
-SLOWFAST_VIDEO = VideoConfig(fps=15.0, height=256, width=340)  # every second frame of 30 a second, as published
 
 
 def convert_checkpoint(
@@ -50,46 +47,37 @@ def convert_checkpoint(
         return write_mmaction2(load_model(source), source, target)
     foreign = read_foreign(source, frames, alpha)
     classes = _classes(foreign, labels)
-    config, lines = foreign.config, []
-    if isinstance(config, AudioModelConfig):
-        config = replace(config, sampling=sampling or "time")
-        logmel = FRONT_ENDS["mmaction2"]
-        name, front_end = "audio", {"audio": plain(AudioConfig(logmel)), "video": None}
-        typical_rows = 1 + round(TYPICAL_S * logmel.frames_per_s)
-        lines.append(f"it hears log-mel of audio.logmel: mmaction2; crops lie by {config.sampling}")
-    elif isinstance(config, SlowFastConfig):
-        name, typical_rows = config.architecture, round(TYPICAL_S * SLOWFAST_VIDEO.fps)
-        hears = isinstance(config, AVSlowFastConfig)
-        audio = AudioConfig(FRONT_ENDS["slowfast"]) if hears else None
-        front_end = {"audio": plain(audio), "video": plain(SLOWFAST_VIDEO)}
-        lines.append(
-            f"it sees {config.frames} frames at {SLOWFAST_VIDEO.fps:g} a second, Slow every {config.alpha}th, of which "
-            f"its weights say nothing; three crops of {config.crop_height} x {config.crop_width}"
-        )
-    else:
-        assert isinstance(config, TsnConfig)
-        name, front_end, typical_rows = "rgb", {"audio": None, "video": plain(VIDEO)}, round(TYPICAL_S * VIDEO.fps)
-        lines.append(
-            f"it sees the middle {config.crop_height} x {config.crop_width} of {config.n_segments} frames of "
-            f"{VIDEO.height} x {VIDEO.width} (MMAction2's test: three crops of 256 x 256)"
-        )
+    found = foreign.recognised
+    config, note = found.config, found.note
+    if isinstance(config.input(), LogMelInput):
+        config = read_section({**plain(config), "sampling": sampling or "time"}, "config")
+        note += f"; crops lie by {sampling or 'time'}"
+    lines = [note]
     if labels is None and foreign.classes is None:
         lines.append("its classes have no names but their numbers; --labels FILE gives them")
     if foreign.unused:
         lines.append(f"not used: {abbreviate(foreign.unused)}")
     checkpoint = {
-        "model": name,
+        "model": found.name,
         "config": plain(config),
         "classes": classes,
-        "front_end": front_end,
-        "typical_rows": typical_rows,
+        "front_end": {"audio": plain(found.front_end.audio), "video": plain(found.front_end.video)},
+        "typical_rows": _typical_rows(found.front_end),
         "weights": foreign.network.state_dict(),
         "epoch": foreign.epoch,
         "metrics": {},
     }
     save_checkpoint(target, checkpoint)
-    what = f"{source} ({foreign.origin}, {describe(config)}, {len(classes)} classes) -> {target} (model {name})"
+    what = f"{source} ({found.origin}, {config.describe()}, {len(classes)} classes) -> {target} (model {found.name})"
     return "\n  ".join((what, *lines))
+
+
+def _typical_rows(front_end: FrontEnd) -> int:
+    """Store rows of a clip of `TYPICAL_S`: pictures, or where there are none mel frames."""
+    if front_end.video is not None:
+        return round(TYPICAL_S * front_end.video.fps)
+    assert front_end.audio is not None
+    return 1 + round(TYPICAL_S * front_end.audio.logmel.frames_per_s)
 
 
 def _is_ours(path: Path) -> bool:

@@ -21,11 +21,11 @@ from avrecog.annotations.splits import make_splits
 from avrecog.config import PARAMS, plain, read_yaml, validate
 from avrecog.errors import ConfigError, ManifestError, MediaError, NotMediaError
 from avrecog.experiments.params_file import DEFAULT, FOLDER, lay_over_text, replace_params
-from avrecog.inputs import needs
 from avrecog.manifest import media_path
 from avrecog.media.container import Probe
 from avrecog.media.read_files import MediaFile, read_media
-from avrecog.models.settings import ModelSection
+from avrecog.models.base import ModelConfig
+from avrecog.models.registry import model_section
 from avrecog.pipeline import PipelineConfig
 from avrecog.tracking.outcome import enough_skipped, placed
 
@@ -199,7 +199,8 @@ def _needs(models: Mapping[str, Any], name: str) -> set[str]:
     """
     if name not in models:
         raise ConfigError(f"pipeline.models: {name} is no section below models ({', '.join(models)})")
-    return set(needs(validate(ModelSection, models[name], f"models.{name}")))
+    config: ModelConfig = validate(model_section(), models[name], f"models.{name}")
+    return set(config.input().modalities)
 
 
 def _split(data: DataConfig, looked: Looked) -> Counter[str]:

@@ -126,16 +126,15 @@ def params_findings() -> tuple[list[str], list[str]]:
     from avrecog.features.video_settings import VideoConfig
     from avrecog.fusion.settings import FuseConfig
     from avrecog.inference.settings import BenchmarkConfig, TestConfig
-    from avrecog.inputs import check_front_end
     from avrecog.manifest import media_path
-    from avrecog.models.settings import ModelSection
+    from avrecog.models.registry import model_section
     from avrecog.pipeline import PipelineConfig, SelfSupervisedConfig
     from avrecog.runtime.device import lacking_to_compile, pick_device
     from avrecog.training.settings import TrainConfig, settings_in_force
 
     try:
         named = [str(name) for name in (read_yaml(Path("params.yaml")).get("models") or {})]
-        models: dict[str, Any] = {f"model {name}": At(f"models.{name}", ModelSection) for name in named}
+        models: dict[str, Any] = {f"model {name}": At(f"models.{name}", model_section()) for name in named}
         params = load_params(
             data=DataConfig,
             audio=AudioConfig | None,
@@ -161,7 +160,7 @@ def params_findings() -> tuple[list[str], list[str]]:
         try:
             settings, _ = settings_in_force(params.train, model.train, name)
             if any(name in models for models in in_use.values()):
-                check_front_end(model, FrontEnd(params.audio, params.video))
+                model.input().check(FrontEnd(params.audio, params.video))
                 compiled += [f"train.compile: {name} can't be compiled"] if settings.compile else []
         except AvrecogError as error:
             problems.append(str(error))
@@ -172,9 +171,10 @@ def params_findings() -> tuple[list[str], list[str]]:
             if name not in named
         ]
     problems += [
-        f"selfsupervised.models: {name} is of architecture {architecture}, expected avsync"
+        f"selfsupervised.models: {name} is of architecture {model.architecture}, which needs labels; expected one that "
+        f"learns without them, as avsync"
         for name in params.selfsupervised.models
-        if name in named and (architecture := getattr(params, f"model {name}").architecture) != "avsync"
+        if name in named and (model := getattr(params, f"model {name}")).input().classes is None
     ]
     timed = "compiled" in params.benchmark.variants
     if (compiled or timed) and (lacking := lacking_to_compile(pick_device())):

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from avrecog.errors import ConfigError
 from avrecog.inference.onnx import add_labels, of_views, of_waveforms
 from avrecog.inference.trained_model import load_model
-from avrecog.inputs import check_names_classes
+from avrecog.inputs import LogMelInput, check_names_classes
 from avrecog.models.onnx_export import as_bytes
-from avrecog.models.settings import AudioModelConfig, describe
 from avrecog.runtime.files import atomic_path
 
 if TYPE_CHECKING:
@@ -30,12 +29,12 @@ def export_model(checkpoint: Path, target: Path) -> str:
     if target.suffix != ".onnx":
         raise ConfigError(f"{target}: expected a name that ends with .onnx")
     model = load_model(checkpoint)
-    check_names_classes(model.config, checkpoint)
-    onnx_model = of_waveforms(model) if isinstance(model.config, AudioModelConfig) else of_views(model)
+    check_names_classes(model.input, checkpoint)
+    onnx_model = of_waveforms(model) if isinstance(model.input, LogMelInput) else of_views(model)
     add_labels(onnx_model, model.classes)
     facts = {
         "model": model.name,
-        "architecture": describe(model.config),
+        "architecture": model.config.describe(),
         "classes": json.dumps(model.classes),
         "front_end": json.dumps(model.plain_front_end),
         "epoch": str(model.epoch),
@@ -50,7 +49,7 @@ def export_model(checkpoint: Path, target: Path) -> str:
         f" at {model.front_end.audio.logmel.sample_rate} Hz" if model.front_end.audio and "waveform" in inputs else ""
     )
     return (
-        f"{target} ({len(content) / 1e6:.1f} MB): {describe(model.config)}, {len(model.classes)} classes\n"
+        f"{target} ({len(content) / 1e6:.1f} MB): {model.config.describe()}, {len(model.classes)} classes\n"
         f"  in:  {inputs}{rate}\n  out: {', '.join(_format_value(value) for value in onnx_model.graph.output)}"
     )
 

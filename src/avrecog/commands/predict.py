@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avrecog.config import load_params
-from avrecog.datasets.augment import AugmentConfig
-from avrecog.datasets.build import make_dataset
+from avrecog.datasets.build import StoredClips, make_dataset
 from avrecog.datasets.view_scores import predict_scores
 from avrecog.errors import CheckpointError, ConfigError, MediaError, ScoreError
 from avrecog.extraction.media_file import decode_rows, tell
@@ -20,8 +19,7 @@ from avrecog.fusion.methods import Fusion
 from avrecog.inference.export_cache import digest_of, read_export
 from avrecog.inference.onnx_network import OnnxNetwork
 from avrecog.inference.settings import Engine, TestConfig
-from avrecog.inputs import check_names_classes
-from avrecog.models.settings import ModelConfig
+from avrecog.inputs import ModelInput, check_names_classes
 from avrecog.pipeline import PipelineConfig
 
 if TYPE_CHECKING:
@@ -36,7 +34,7 @@ class Speaker:
     """A trained model that is ready to predict."""
 
     name: str
-    config: ModelConfig
+    input: ModelInput
     front_end: FrontEnd
     classes: list[str]
     network: Callable[..., Any]
@@ -100,10 +98,10 @@ def _of_onnx(path: Path) -> Speaker:
         from avrecog.inference.trained_model import load_model
 
         model = load_model(path)
-        check_names_classes(model.config, path)
+        check_names_classes(model.input, path)
         kept = exported(model)
-    check_names_classes(kept.config, path)
-    return Speaker(kept.name, kept.config, kept.front_end, kept.classes, OnnxNetwork(kept.onnx), None)
+    check_names_classes(kept.input, path)
+    return Speaker(kept.name, kept.input, kept.front_end, kept.classes, OnnxNetwork(kept.onnx), None)
 
 
 def _of_torch(path: Path, engine: Engine) -> Speaker:
@@ -112,9 +110,9 @@ def _of_torch(path: Path, engine: Engine) -> Speaker:
     from avrecog.runtime.device import pick_device
 
     model, device = load_model(path), pick_device()
-    check_names_classes(model.config, path)
+    check_names_classes(model.input, path)
     network = start_engine(engine, model, device)
-    return Speaker(model.name, model.config, model.front_end, model.classes, network, device)
+    return Speaker(model.name, model.input, model.front_end, model.classes, network, device)
 
 
 def _predict_file(file: Path, models: Sequence[Speaker], fusion: Fusion, top: int) -> str:
@@ -126,7 +124,7 @@ def _predict_file(file: Path, models: Sequence[Speaker], fusion: Fusion, top: in
         except MediaError as error:
             silent.append(str(error))
             continue
-        dataset = make_dataset(model.config, model.front_end, rows, ["clip"], np.zeros(1, np.int64), AugmentConfig())
+        dataset = make_dataset(model.input, StoredClips(model.front_end, rows, ["clip"], np.zeros(1, np.int64)))
         spoken.append(predict_scores(model.network, dataset, None, 64, model.device, "prob"))
         said.append(index)
     tell(file, remarks)

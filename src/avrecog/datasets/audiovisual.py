@@ -15,20 +15,13 @@ from avrecog.datasets.row_index import Rows
 from avrecog.errors import ConfigError
 from avrecog.features.settings import LogMelConfig
 from avrecog.features.store import ClipRows
+from avrecog.inputs import MisalignedSounds
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 HARD_GAP_S = 0.512  # a misaligned sound of the same clip begins at least so much apart: 32 mel frames of the reference
-
-
-@dataclass(frozen=True)
-class SyncConfig:
-    """How misaligned sounds are found for the synchronisation loss."""
-
-    hard_from_epoch: int  # counted from 0: before it, all are other clips' (easy)
-    hard_share: float  # of the clips, from then on, whose misaligned sound is their own at another time (hard)
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,7 @@ class AVClips:
         mel_frames: int,
         front_end: LogMelConfig,
         augment: AudioAugmentConfig,
-        sync: SyncConfig | None = None,
+        sync: MisalignedSounds | None = None,
     ) -> None:
         """The sound of the clips of `frames`.
 

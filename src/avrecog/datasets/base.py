@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -42,6 +42,19 @@ class ClipDataset(Protocol[D]):
 
     def view_batch(self, views: np.ndarray, device: torch.device | None) -> tuple[Values, ...]:
         """The views, rows of `views`, without augmentation."""
+        ...
+
+
+@runtime_checkable
+class HasLogMel(Protocol):
+    """A dataset whose clips have sound."""
+
+    def views(self, n_views: int | None) -> np.ndarray:
+        """As of every dataset."""
+        ...
+
+    def log_mel(self, views: np.ndarray) -> Tensor:
+        """The log-mel of the views that have one, as it is stored, on the CPU."""
         ...
 
 

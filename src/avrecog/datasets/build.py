@@ -1,11 +1,12 @@
-"""Which dataset feeds which architecture."""
+"""Which dataset feeds which input: the one place where the two meet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from avrecog.datasets.audiovisual import AVClips, SyncConfig
+from avrecog.datasets.audiovisual import AVClips
 from avrecog.datasets.augment import AugmentConfig
 from avrecog.datasets.base import ClipDataset
 from avrecog.datasets.frame_spans import FrameClips
@@ -16,83 +17,129 @@ from avrecog.datasets.sync_pairs import SyncPairs
 from avrecog.errors import ConfigError, ManifestError
 from avrecog.features.front_end import FrontEnd
 from avrecog.features.store import ClipRows
-from avrecog.manifest import Clip
-from avrecog.models.settings import AudioModelConfig, AVSlowFastConfig, AVSyncConfig, ModelConfig, TsnConfig
+from avrecog.inputs import (
+    AudioVisualInput,
+    LogMelInput,
+    MisalignedSounds,
+    ModelInput,
+    SegmentInput,
+    SpanInput,
+    SyncPairInput,
+)
 
 
-def frame_sampling(model: ModelConfig, clips: Sequence[Clip]) -> FrameSampling | None:
-    """How the model's crops lie by video frame numbers; None: by time.
+@dataclass(frozen=True)
+class StoredClips:
+    """Clips of one split, and what is stored of them."""
+
+    front_end: FrontEnd  # how the rows were made
+    rows: Mapping[str, ClipRows]  # by the modalities of the input; of two, a clip may be in one
+    clip_ids: Sequence[str]
+    labels: np.ndarray  # (N,) int64
+    n_frames: Mapping[str, int] = field(default_factory=dict)  # of each clip's video, where crops count them
+    augment: AugmentConfig = AugmentConfig()
+    training: bool = False  # whether pairs for synchronisation follow the input's curriculum; else all are hard
+
+
+def make_dataset(model_input: ModelInput, clips: StoredClips) -> ClipDataset[Any]:
+    """The dataset that gives a network its batches.
+
+    Raises:
+        ConfigError: if the augmentation doesn't suit the input.
+        ManifestError: if crops count video frames, and a clip has none.
+    """
+    return DATASETS[type(model_input)](model_input, clips)
+
+
+def _log_mel(model_input: LogMelInput, clips: StoredClips) -> AudioClips:
+    assert clips.front_end.audio is not None
+    return AudioClips(
+        clips.rows["audio"],
+        clips.clip_ids,
+        clips.labels,
+        model_input.mel_frames,
+        clips.front_end.audio.logmel,
+        clips.augment.audio,
+        _frame_sampling(model_input, clips),
+    )
+
+
+def _frame_sampling(model_input: LogMelInput, clips: StoredClips) -> FrameSampling | None:
+    """How crops lie by video frame numbers; None: by time.
 
     Raises:
         ManifestError: if a clip has no frames to count.
     """
-    if not isinstance(model, AudioModelConfig) or model.sampling == "time":
+    if model_input.sampling == "time":
         return None
-    without = [clip.clip_id for clip in clips if clip.n_frames < 1]
+    n_frames = [clips.n_frames.get(clip_id, 0) for clip_id in clips.clip_ids]
+    without = [clip_id for clip_id, n in zip(clips.clip_ids, n_frames, strict=True) if n < 1]
     if without:
         raise ManifestError(
-            f"sampling {model.sampling} counts video frames, and {len(without)} clips have none, the first is "
+            f"sampling {model_input.sampling} counts video frames, and {len(without)} clips have none, the first is "
             f"{without[0]}; drop them, or set `sampling: time`"
         )
-    return FrameSampling(model.sampling, np.array([clip.n_frames for clip in clips], dtype=np.int64))
+    return FrameSampling(model_input.sampling, np.array(n_frames, dtype=np.int64))
 
 
-def make_dataset(
-    model: ModelConfig,
-    front_end: FrontEnd,
-    rows: Mapping[str, ClipRows],
-    clip_ids: Sequence[str],
-    labels: np.ndarray,
-    augment: AugmentConfig,
-    sampling: FrameSampling | None = None,
-    training: bool = False,
-) -> ClipDataset[Any]:
-    """The dataset that gives the model its batches; without `sampling`, its log-mel crops lie by time.
-
-    Args:
-        model: whose batches.
-        front_end: how the rows were made.
-        rows: of its sections (`needs`); an audiovisual model takes clips that are in one of two.
-        clip_ids: the clips.
-        labels: (N,) int64.
-        augment: in training.
-        sampling: where crops of log-mel lie.
-        training: whether pairs for synchronisation follow the model's curriculum; else all are hard.
-
-    Raises:
-        ConfigError: if the augmentation doesn't suit the model.
-    """
-    if isinstance(model, AudioModelConfig):
-        assert front_end.audio is not None
-        logmel = front_end.audio.logmel
-        return AudioClips(rows["audio"], clip_ids, labels, model.mel_frames, logmel, augment.audio, sampling)
-    size = (model.crop_height, model.crop_width)
-    if isinstance(model, TsnConfig):
-        return RgbClips(rows["video"], clip_ids, labels, model.n_segments, model.snippet, size, augment.video)
-    assert front_end.video is not None
-    frames = FrameClips(
-        rows["video"], clip_ids, labels, model.frames, model.frame_stride, size, model.n_crops, augment.video
+def _segments(model_input: SegmentInput, clips: StoredClips) -> RgbClips:
+    return RgbClips(
+        clips.rows["video"],
+        clips.clip_ids,
+        clips.labels,
+        model_input.n_segments,
+        model_input.snippet,
+        (model_input.height, model_input.width),
+        clips.augment.video,
     )
-    if not isinstance(model, AVSlowFastConfig):
-        return frames
-    assert front_end.audio is not None
-    if isinstance(model, AVSyncConfig):
-        hard = SyncConfig(model.hard_from_epoch, model.hard_share) if training else SyncConfig(0, 1.0)
-        sound = AVClips(
-            frames, rows["audio"], front_end.video.fps, model.mel_frames, front_end.audio.logmel, augment.audio, hard
-        )
-        return SyncPairs(sound, own_first=training)
-    if model.sync_weight and augment.mixup_alpha:
+
+
+def _span(model_input: SpanInput, clips: StoredClips) -> FrameClips:
+    return FrameClips(
+        clips.rows["video"],
+        clips.clip_ids,
+        clips.labels,
+        model_input.frames,
+        model_input.frame_stride,
+        (model_input.height, model_input.width),
+        model_input.n_crops,
+        clips.augment.video,
+    )
+
+
+def _audiovisual(model_input: AudioVisualInput, clips: StoredClips) -> AVClips:
+    if model_input.misaligned and clips.augment.mixup_alpha:
         raise ConfigError(
             f"train.augment.mixup_alpha: expected 0 with models.*.sync_weight, since mixed clips are not in time with "
-            f"themselves, got {augment.mixup_alpha:g}"
+            f"themselves, got {clips.augment.mixup_alpha:g}"
         )
+    return _with_sound(model_input.span, model_input.mel_frames, clips, model_input.misaligned)
+
+
+def _sync_pairs(model_input: SyncPairInput, clips: StoredClips) -> SyncPairs:
+    misaligned = model_input.misaligned if clips.training else MisalignedSounds(hard_from_epoch=0, hard_share=1.0)
+    both = _with_sound(model_input.span, model_input.mel_frames, clips, misaligned)
+    return SyncPairs(both, own_first=clips.training)
+
+
+def _with_sound(span: SpanInput, mel_frames: int, clips: StoredClips, misaligned: MisalignedSounds | None) -> AVClips:
+    assert clips.front_end.audio is not None
+    assert clips.front_end.video is not None
     return AVClips(
-        frames,
-        rows["audio"],
-        front_end.video.fps,
-        model.mel_frames,
-        front_end.audio.logmel,
-        augment.audio,
-        SyncConfig(model.hard_from_epoch, model.hard_share) if model.sync_weight else None,
+        _span(span, clips),
+        clips.rows["audio"],
+        clips.front_end.video.fps,
+        mel_frames,
+        clips.front_end.audio.logmel,
+        clips.augment.audio,
+        misaligned,
     )
+
+
+DATASETS: dict[type[ModelInput], Callable[[Any, StoredClips], ClipDataset[Any]]] = {
+    LogMelInput: _log_mel,
+    SegmentInput: _segments,
+    SpanInput: _span,
+    AudioVisualInput: _audiovisual,
+    SyncPairInput: _sync_pairs,
+}

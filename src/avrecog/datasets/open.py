@@ -11,18 +11,33 @@ import numpy as np
 from avrecog.config import plain
 from avrecog.datasets.augment import AugmentConfig
 from avrecog.datasets.base import ClipDataset
-from avrecog.datasets.build import frame_sampling, make_dataset
+from avrecog.datasets.build import StoredClips, make_dataset
 from avrecog.errors import ManifestError, StoreError
 from avrecog.features.front_end import FrontEnd
 from avrecog.features.store import ClipRows, PairedStores, Store
-from avrecog.inputs import check_front_end, needs
+from avrecog.inputs import ModelInput
 from avrecog.manifest import LabelledClips, clips_digest
-from avrecog.models.settings import AVSyncConfig, ModelConfig
 from avrecog.runtime.distributed import processes
 
 log = logging.getLogger(__name__)
-Stored = Store | PairedStores
+
 VERIFIED_BYTES = 20_000_000_000  # of a split
+
+
+@dataclass(frozen=True)
+class Features:
+    """What stage extract stored of the modalities that a model reads."""
+
+    stored: Store | PairedStores
+    front_end: FrontEnd
+    tables: LabelledClips
+
+    @property
+    def rows(self) -> dict[str, ClipRows]:
+        """By modality, what a dataset reads."""
+        if isinstance(self.stored, PairedStores):
+            return {"video": self.stored.video, "audio": self.stored.audio}
+        return {self.stored.folder.name: self.stored}
 
 
 @dataclass(frozen=True)
@@ -34,42 +49,75 @@ class OpenSplit:
     fingerprint: str  # a digest of the stored rows
 
 
+def open_features(model_input: ModelInput, front_end: FrontEnd, folder: Path, tables: LabelledClips) -> Features:
+    """The store that a model reads, or both.
+
+    Raises:
+        ConfigError: if the front end or the stored frames don't suit the model.
+        StoreError: if a store is missing, damaged, or made with other settings or from another manifest.
+    """
+    model_input.check(front_end)
+    stores = []
+    for modality in model_input.modalities:
+        if modality == "audio":
+            assert front_end.audio is not None
+            store = Store(folder / "audio", plain(front_end.audio.logmel))
+        else:
+            store = Store(folder / "video", plain(front_end.video))
+        if store.settings.get("clips") != clips_digest(tables.clips):
+            raise StoreError(
+                f"{store.folder}: was made from another manifest than is there now; run `dvc repro extract`"
+            )
+        stores.append(store)
+    if len(stores) == 1:
+        return Features(stores[0], front_end, tables)
+    assert front_end.audio is not None
+    assert front_end.video is not None
+    video, audio = stores
+    rows_per_picture = front_end.audio.logmel.frames_per_s / front_end.video.fps
+    return Features(PairedStores(video, audio, rows_per_picture), front_end, tables)
+
+
 def open_split(
-    model: ModelConfig, front_end: FrontEnd, store: Stored, tables: LabelledClips, split: str, augment: AugmentConfig
+    model_input: ModelInput, features: Features, split: str, augment: AugmentConfig | None = None
 ) -> OpenSplit:
-    """The clips of a split that the model can use, their stored rows checked.
+    """The clips of a split that a model can use, their stored rows checked.
 
     Raises:
         ManifestError: if no clip is left.
         StoreError: if rows have changed since they were written.
     """
+    tables, rows = features.tables, features.rows
     chosen = [clip for clip in tables.clips if tables.splits[clip.clip_id] == split]
-    usable = [clip for clip in chosen if _is_usable(model, store, clip.clip_id)]
+    usable = [
+        clip
+        for clip in chosen
+        if model_input.usable([modality for modality, stored in rows.items() if clip.clip_id in stored])
+    ]
     if not usable:
         raise ManifestError(
-            f"{store.folder}: split {split} has {len(chosen)} clips, and none of them has what this model needs"
+            f"{features.stored.folder}: split {split} has {len(chosen)} clips, and none of them has what this model "
+            f"needs"
         )
     clip_ids = [clip.clip_id for clip in usable]
     if processes().is_first:
-        store.verify(_part_to_verify(store, clip_ids))
+        features.stored.verify(_part_to_verify(features.stored, clip_ids))
     index = {label: position for position, label in enumerate(tables.classes)}
-    labels = np.array([index[clip.label] for clip in usable], dtype=np.int64)
-    sampling = frame_sampling(model, usable)
-    training = split == "train"
-    dataset = make_dataset(model, front_end, rows_of(store), clip_ids, labels, augment, sampling, training)
+    clips = StoredClips(
+        front_end=features.front_end,
+        rows=rows,
+        clip_ids=clip_ids,
+        labels=np.array([index[clip.label] for clip in usable], dtype=np.int64),
+        n_frames={clip.clip_id: clip.n_frames for clip in usable},
+        augment=augment or AugmentConfig(),
+        training=split == "train",
+    )
     taken = set(clip_ids)
     left_out = [clip.clip_id for clip in chosen if clip.clip_id not in taken]
-    return OpenSplit(dataset, left_out, store.fingerprint(clip_ids))
+    return OpenSplit(make_dataset(model_input, clips), left_out, features.stored.fingerprint(clip_ids))
 
 
-def _is_usable(model: ModelConfig, store: Stored, clip_id: str) -> bool:
-    if isinstance(model, AVSyncConfig):  # there is nothing to compare where one is missing
-        assert isinstance(store, PairedStores)
-        return clip_id in store.video and clip_id in store.audio
-    return clip_id in store
-
-
-def _part_to_verify(store: Stored, clip_ids: Sequence[str]) -> Sequence[str]:
+def _part_to_verify(store: Store | PairedStores, clip_ids: Sequence[str]) -> Sequence[str]:
     """All clips, or of a large store as many, evenly spread, as are read in a minute or two."""
     n_bytes = store.n_bytes(clip_ids)
     if n_bytes <= VERIFIED_BYTES:
@@ -77,38 +125,3 @@ def _part_to_verify(store: Stored, clip_ids: Sequence[str]) -> Sequence[str]:
     every = -(-n_bytes // VERIFIED_BYTES)
     log.info("%s: %.0f GB; the checksums of every %dth clip are compared", store.folder, n_bytes / 1e9, every)
     return clip_ids[::every]
-
-
-def open_store(model: ModelConfig, front_end: FrontEnd, features: Path, tables: LabelledClips) -> Stored:
-    """The store that the model reads, or both.
-
-    Raises:
-        ConfigError: if the front end or the stored frames don't suit the model.
-        StoreError: if a store is missing, damaged, or made with other settings or from another manifest.
-    """
-    check_front_end(model, front_end)
-    stores = []
-    for section in needs(model):
-        if section == "audio":
-            assert front_end.audio is not None
-            store = Store(features / "audio", plain(front_end.audio.logmel))
-        else:
-            store = Store(features / "video", plain(front_end.video))
-        if store.settings.get("clips") != clips_digest(tables.clips):
-            raise StoreError(
-                f"{store.folder}: was made from another manifest than is there now; run `dvc repro extract`"
-            )
-        stores.append(store)
-    if len(stores) == 1:
-        return stores[0]
-    assert front_end.audio is not None
-    assert front_end.video is not None
-    video, audio = stores
-    return PairedStores(video, audio, front_end.audio.logmel.frames_per_s / front_end.video.fps)
-
-
-def rows_of(store: Stored) -> dict[str, ClipRows]:
-    """Section -> what a dataset reads of it."""
-    if isinstance(store, PairedStores):
-        return {"video": store.video, "audio": store.audio}
-    return {store.folder.name: store}

@@ -18,7 +18,6 @@ from avrecog.errors import ConfigError
 from avrecog.inference.engines import Network, start_engine
 from avrecog.inference.settings import BenchmarkConfig, Engine, TestConfig, Variant
 from avrecog.inference.trained_model import TrainedModel, load_model
-from avrecog.inputs import views_of_typical_clip
 from avrecog.runtime.device import (
     device_name,
     explained_out_of_memory,
@@ -58,7 +57,7 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
     """
     device = pick_device()
     model = load_model(checkpoints / f"{test.checkpoint}.ckpt", name)
-    n_views = views_of_typical_clip(model.config, model.typical_rows, test.n_clips)
+    n_views = model.input.n_views(model.typical_rows, test.n_clips)
     precision = precision_in_force(test.precision)
     macs = count_macs(model)
     variants = []

@@ -13,11 +13,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from avrecog.datasets.augment import AugmentConfig
 from avrecog.datasets.base import ClipDataset
-from avrecog.datasets.open import open_split, open_store
+from avrecog.datasets.open import open_features, open_split
 from avrecog.datasets.view_scores import predict_scores
-from avrecog.inference.synchrony import classifier_config, load_sync
+from avrecog.inference.synchrony import load_sync
+from avrecog.inputs import SyncPairInput
 from avrecog.manifest import LabelledClips
 from avrecog.metrics import bootstrap_gain, bootstrap_interval, log_loss, mcnemar_exact
 from avrecog.models.avsync import AVSync
@@ -48,12 +48,10 @@ def probe_model(checkpoint: Path, data: Path, seed: int, metrics_path: Path) -> 
     """
     began = time.perf_counter()
     model, tables = load_sync(checkpoint), LabelledClips.read(data)
-    config = classifier_config(model.config)
-    store = open_store(config, model.front_end, data / "features", tables)
-    splits = {
-        split: open_split(config, model.front_end, store, tables, split, AugmentConfig()).clips
-        for split in ("train", "val", "test")
-    }
+    pairs = model.input
+    assert isinstance(pairs, SyncPairInput)
+    features = open_features(pairs.audiovisual, model.front_end, data / "features", tables)
+    splits = {split: open_split(pairs.audiovisual, features, split).clips for split in ("train", "val", "test")}
     torch.manual_seed(seed)
     untrained = build_model(model.config, 1)
     statistics = {key: value for key, value in model.network.state_dict().items() if key.startswith("standardise")}
@@ -64,8 +62,8 @@ def probe_model(checkpoint: Path, data: Path, seed: int, metrics_path: Path) -> 
     right, on_val = {}, {}
     for name, network in {"pretrained": model.network, "random": untrained}.items():
         assert isinstance(network, AVSync)
-        features = {split: _features(network, clips) for split, clips in splits.items()}
-        probabilities, on_val[name] = _fitted(features, {split: clips.labels for split, clips in splits.items()})
+        pooled = {split: _features(network, clips) for split, clips in splits.items()}
+        probabilities, on_val[name] = _fitted(pooled, {split: clips.labels for split, clips in splits.items()})
         right[name] = probabilities.argmax(axis=1) == labels
     low, high = bootstrap_interval(right["pretrained"])
     gain_low, gain_high = bootstrap_gain(right["pretrained"], right["random"])

@@ -8,14 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avrecog.datasets.augment import AugmentConfig
-from avrecog.datasets.open import Stored, open_split, open_store
+from avrecog.datasets.open import Features, open_features, open_split
 from avrecog.datasets.view_scores import predict_scores
 from avrecog.errors import CheckpointError
 from avrecog.inference.engines import engine_precision, start_engine
 from avrecog.inference.settings import TestConfig
 from avrecog.inference.trained_model import TrainedModel, load_model
-from avrecog.inputs import classes_of
 from avrecog.manifest import LabelledClips
 from avrecog.metrics import (
     bootstrap_interval,
@@ -68,19 +66,19 @@ def evaluate_model(
     """
     model = load_model(checkpoints / f"{config.checkpoint}.ckpt", name)
     tables = LabelledClips.read(data)
-    if classes_of(model.config, tables) != model.classes:
+    if list(model.input.classes or tables.classes) != model.classes:
         raise CheckpointError(
             f"{checkpoints}: was trained on other classes than {data}/labels.txt has; run `dvc repro train`"
         )
     device = pick_device()
     results: dict[str, ScoreTable] = {}
     precision = precision_in_force(engine_precision(config.engine, config.precision))
-    store = open_store(model.config, model.front_end, data / "features", tables)
-    calibration = _calibration(model, store, tables) if config.engine == "onnxruntime-int8" else ()
+    features = open_features(model.input, model.front_end, data / "features", tables)
+    calibration = _calibration(model, features) if config.engine == "onnxruntime-int8" else ()
     network = start_engine(config.engine, model, device, calibration)
     seconds = 0.0
     for split in ("val", "test"):
-        opened = open_split(model.config, model.front_end, store, tables, split, AugmentConfig())
+        opened = open_split(model.input, features, split)
         clips = opened.clips
         began = time.perf_counter()
         with reduced_precision(device, precision), explained_out_of_memory("lower test.batch_size"):
@@ -141,9 +139,9 @@ def evaluate_model(
     return Outcome(summary, logged, files=files, facts={"precision": precision, "engine": config.engine})
 
 
-def _calibration(model: TrainedModel, store: Stored, tables: LabelledClips) -> list[tuple[Tensor, ...]]:
+def _calibration(model: TrainedModel, features: Features) -> list[tuple[Tensor, ...]]:
     """Views of training clips, evenly picked."""
-    clips = open_split(model.config, model.front_end, store, tables, "train", AugmentConfig()).clips
+    clips = open_split(model.input, features, "train").clips
     views = clips.views(1)
     chosen = views[np.linspace(0, len(views) - 1, min(len(views), CALIBRATION_VIEWS)).astype(int)]
     return [clips.view_batch(batch, torch.device("cpu")) for batch in np.array_split(chosen, -(-len(chosen) // 16))]

@@ -11,11 +11,10 @@ from avrecog.errors import MediaError
 from avrecog.features.front_end import FrontEnd
 from avrecog.features.numpy_log_mel import log_mel
 from avrecog.features.store import MemoryStore
-from avrecog.inputs import needs
+from avrecog.inputs import ModelInput
 from avrecog.media.clip_sound import whole_sound
 from avrecog.media.container import Probe, probe
 from avrecog.media.video import decode_video
-from avrecog.models.settings import ModelConfig
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +23,8 @@ class Described(Protocol):
     """What is known of a model without its network."""
 
     @property
-    def config(self) -> ModelConfig:
-        """Its section below `models`."""
+    def input(self) -> ModelInput:
+        """What the network eats."""
 
     @property
     def front_end(self) -> FrontEnd:
@@ -53,14 +52,14 @@ def decode_rows(file: Path, model: Described, remarks: list[str] | None = None) 
     found, lacking = {}, []
     probed = probe(file)
     remarks += probed.notes
-    for section in needs(model.config):
+    for section in model.input.modalities:
         try:
             found[section] = MemoryStore({"clip": _decode_section(file, model, section, probed, remarks)})
         except MediaError as error:
             lacking.append(error)
     if not found:
         raise lacking[0]
-    for section in needs(model.config):
+    for section in model.input.modalities:
         if section not in found:
             found[section] = MemoryStore({}, _no_rows(model, section))
     return found

@@ -1,4 +1,4 @@
-"""Searching the coefficients of a late fusion with Optuna; beside experiments/sweep/study.py the only importer of optuna.
+"""Searching the coefficients of a late fusion with Optuna.
 
 The sampler asks in memory, and every finished trial is appended to a journal file at once, whole: one write a trial
 instead of one for each step of it, and a kill leaves no trial half done. Each trial's sampler is seeded by the seed

@@ -108,7 +108,7 @@ def _quantised(model: TrainedModel, calibration: Sequence[tuple[Tensor, ...]]) -
 
 
 def _kept(model: TrainedModel, onnx_model: "onnx.ModelProto", *of: Any) -> Kept:
-    kept = Kept(model.name, model.config, model.front_end, model.classes, as_bytes(onnx_model))
+    kept = Kept(model.name, model.input, model.front_end, model.classes, as_bytes(onnx_model))
     if model.digest:
         keep_export(kept.onnx, model.description, *of)
     return kept

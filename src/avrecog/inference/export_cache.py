@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import avrecog
-from avrecog.config import validate
 from avrecog.errors import ConfigError
 from avrecog.features.front_end import FrontEnd
-from avrecog.models.settings import ModelConfig, ModelSection
+from avrecog.inputs import ModelInput, read_input
 from avrecog.runtime.files import PARTIAL, atomic_path
 from avrecog.runtime.state_folder import state_folder
 
@@ -37,7 +36,7 @@ class Kept:
     """An ONNX model that was made before."""
 
     name: str
-    config: ModelConfig  # its section below `models`
+    input: ModelInput
     front_end: FrontEnd
     classes: list[str]
     onnx: bytes
@@ -84,10 +83,9 @@ def _as_described(description: Mapping[str, Any], onnx: bytes) -> Kept:
         KeyError: if something is not said.
     """
     name, classes = description["model"], description["classes"]
-    config: ModelConfig = validate(ModelSection, description["config"], "config")
     if not isinstance(name, str) or not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
         raise ConfigError("expected a name, and the names of the classes")
-    return Kept(name, config, FrontEnd.of(description["front_end"]), classes, onnx)
+    return Kept(name, read_input(description["input"]), FrontEnd.of(description["front_end"]), classes, onnx)
 
 
 def keep_export(onnx: bytes, description: Mapping[str, Any], *of: Any) -> None:

@@ -10,10 +10,9 @@ from avrecog.errors import ConfigError
 from avrecog.features.log_mel import LogMel
 from avrecog.features.settings import LogMelConfig
 from avrecog.inference.trained_model import TrainedModel
-from avrecog.inputs import needs
+from avrecog.inputs import LogMelInput
 from avrecog.models.folding import folded
 from avrecog.models.onnx_export import export_onnx
-from avrecog.models.settings import AudioModelConfig
 
 if TYPE_CHECKING:
     import onnx
@@ -25,18 +24,17 @@ def of_waveforms(model: TrainedModel) -> "onnx.ModelProto":
     Raises:
         ConfigError: if its crops don't lie by time, or the exporter can't follow it.
     """
-    assert isinstance(model.config, AudioModelConfig)
+    view = model.input
+    assert isinstance(view, LogMelInput)
     assert model.front_end.audio is not None
-    if model.config.sampling != "time":
+    if view.sampling != "time":
         raise ConfigError(
-            f"sampling {model.config.sampling} counts video frames, which a waveform has none of; export a model with "
+            f"sampling {view.sampling} counts video frames, which a waveform has none of; export a model with "
             f"sampling: time"
         )
     front_end = model.front_end.audio.logmel
-    network = WaveformNetwork(
-        folded(model.network, model.example(2, torch.device("cpu"))), front_end, model.config.mel_frames
-    )
-    n_samples = 3 * model.config.mel_frames * front_end.hop_length
+    network = WaveformNetwork(folded(model.network, model.example(2, torch.device("cpu"))), front_end, view.mel_frames)
+    n_samples = 3 * view.mel_frames * front_end.hop_length
     waveform = torch.rand(2, n_samples, generator=torch.Generator().manual_seed(0)) - 0.5
     axes = {0: torch.export.Dim("clips"), 1: torch.export.Dim("samples", min=front_end.n_fft)}
     return export_onnx(network, [waveform], ["waveform"], ["probabilities"], [axes])
@@ -49,9 +47,7 @@ def of_views(model: TrainedModel) -> "onnx.ModelProto":
         ConfigError: if the exporter can't follow it.
     """
     example = model.example(2, torch.device("cpu"))
-    names = [{"video": "frames", "audio": "log_mel"}[section] for section in needs(model.config)]
-    if len(example) > len(names):
-        names.append("present")  # of the picture and of the sound: 1 or 0
+    names = [each.name for each in model.input.tensors(model.front_end)]
     clips = torch.export.Dim("clips")
     return export_onnx(
         _Probabilities(folded(model.network, example)), example, names, ["probabilities"], [{0: clips} for _ in example]

@@ -6,15 +6,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from avrecog.config import plain, validate
 from avrecog.datasets.audiovisual import AVClips
-from avrecog.datasets.augment import AugmentConfig
-from avrecog.datasets.build import make_dataset
+from avrecog.datasets.build import StoredClips, make_dataset
 from avrecog.errors import CheckpointError, MediaError
 from avrecog.features.store import MemoryStore
 from avrecog.inference.trained_model import TrainedModel, load_model
+from avrecog.inputs import SyncPairInput
 from avrecog.models.avsync import AVSync
-from avrecog.models.settings import AVSlowFastConfig, AVSyncConfig, ModelConfig, ModelSection
 from avrecog.runtime.device import on_device, pick_device
 
 STEP_S = 0.02  # from one offset to the next
@@ -40,9 +38,9 @@ def load_sync(checkpoint: Path) -> TrainedModel:
         CheckpointError: if it is of another architecture.
     """
     model = load_model(checkpoint)
-    if not isinstance(model.config, AVSyncConfig):
+    if not isinstance(model.input, SyncPairInput):
         raise CheckpointError(
-            f"{checkpoint}: expected a model of architecture avsync, got {model.config.architecture}; "
+            f"{checkpoint}: expected a model that compares sound and picture, got {model.config.describe()}; "
             f"`dvc repro selfsupervised/dvc.yaml` trains one"
         )
     on_device(model.network, pick_device())
@@ -116,18 +114,10 @@ def _of_offset(distances: np.ndarray) -> np.ndarray:
 
 
 def _as_clips(model: TrainedModel, rows: dict[str, MemoryStore]) -> AVClips:
-    clips = make_dataset(
-        classifier_config(model.config), model.front_end, rows, ["clip"], np.zeros(1, np.int64), AugmentConfig()
-    )
+    assert isinstance(model.input, SyncPairInput)
+    clips = make_dataset(model.input.audiovisual, StoredClips(model.front_end, rows, ["clip"], np.zeros(1, np.int64)))
     assert isinstance(clips, AVClips)
     return clips
-
-
-def classifier_config(config: ModelConfig) -> AVSlowFastConfig:
-    """AVSlowFast of the pathways of an avsync."""
-    parts = {key: value for key, value in plain(config).items() if key != "sync_by_step"}
-    classifier: AVSlowFastConfig = validate(ModelSection, {**parts, "architecture": "avslowfast"}, "config")
-    return classifier
 
 
 def _parts(values: np.ndarray) -> list[np.ndarray]:

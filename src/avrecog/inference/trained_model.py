@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avrecog.config import plain, validate
+from avrecog.config import plain
 from avrecog.errors import CheckpointError, ConfigError
 from avrecog.features.front_end import FrontEnd
 from avrecog.inference.export_cache import digest_of
-from avrecog.inputs import example_batch
+from avrecog.inputs import ModelInput, plain_input
+from avrecog.models.base import ModelConfig
 from avrecog.models.checkpoint import check_weights, load_checkpoint, load_weights
-from avrecog.models.registry import build_model
-from avrecog.models.settings import ModelConfig, ModelSection
+from avrecog.models.example import example_batch
+from avrecog.models.registry import build_model, read_section
 from avrecog.models.shapes import shapes_alone
 
 
@@ -32,11 +33,16 @@ class TrainedModel:
     digest: str | None = None  # of the checkpoint
 
     @property
+    def input(self) -> ModelInput:
+        """What the network eats."""
+        return self.config.input()
+
+    @property
     def description(self) -> dict[str, Any]:
         """What an export says of it, as plain values."""
         return {
             "model": self.name,
-            "config": plain(self.config),
+            "input": plain_input(self.input),
             "front_end": self.plain_front_end,
             "classes": self.classes,
         }
@@ -48,7 +54,7 @@ class TrainedModel:
 
     def example(self, n_views: int, device: torch.device) -> tuple[Tensor, ...]:
         """Random inputs of the network's shape, seeded."""
-        return example_batch(self.config, self.plain_front_end, n_views, device)
+        return example_batch(self.input.tensors(self.front_end), n_views, device)
 
 
 def load_model(path: Path, expected_name: str | None = None) -> TrainedModel:
@@ -63,7 +69,7 @@ def load_model(path: Path, expected_name: str | None = None) -> TrainedModel:
     if expected_name not in (None, name):
         raise CheckpointError(f"{path}: is of model {name}, not of {expected_name}; run `dvc repro train`")
     try:
-        config: ModelConfig = validate(ModelSection, checkpoint["config"], "config")
+        config: ModelConfig = read_section(checkpoint["config"], "config")
         front_end = FrontEnd.of(checkpoint["front_end"])
     except (ConfigError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: its configuration can't be read: {error}") from None

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from avrecog.errors import CheckpointError
 from avrecog.interop.mmaction2_checkpoints import foreign_names, recognise
-from avrecog.interop.pyslowfast import STEM, is_caffe2, read_caffe2, slowfast_config
+from avrecog.interop.pyslowfast import STEM, is_caffe2, read_caffe2, recognise_slowfast
+from avrecog.interop.recognised import Recognised
 from avrecog.models.checkpoint import are_weights, differences, load_plain, n_tensor_bytes, single_precision
 from avrecog.models.registry import build_model
-from avrecog.models.settings import ModelConfig, describe
 
 
 class _StandIn:
@@ -50,8 +50,7 @@ STAND_INS = [
 class Foreign:
     """A network read from another program's checkpoint."""
 
-    origin: str  # mmaction2, torchvision or slowfast
-    config: ModelConfig
+    recognised: Recognised
     network: nn.Module  # evaluation mode, on the CPU
     classes: list[str] | None  # where the file names them
     epoch: int  # 0 where the file doesn't say
@@ -80,14 +79,14 @@ def load_slowfast(path: Path | str, frames: int | None = None, alpha: int | None
     Args:
         path: the checkpoint.
         frames: T; None: as the file's settings say, else its kernels (7: 8 x 8; 5: 4 x 16, or 16 x 8 of R101).
-        alpha: Slow sees every so manieth; None: likewise.
+        alpha: Slow sees every alpha-th frame; None: likewise.
 
     Raises:
         CheckpointError: as `load_mmaction2`, or if the file is of another network.
     """
     foreign = read_foreign(Path(path), frames, alpha)
-    if foreign.origin != "slowfast":
-        raise CheckpointError(f"{path}: is no SlowFast but {describe(foreign.config)}; use load_mmaction2")
+    if foreign.recognised.origin != "slowfast":
+        raise CheckpointError(f"{path}: is no SlowFast but {foreign.recognised.config.describe()}; use load_mmaction2")
     return foreign.network
 
 
@@ -99,11 +98,8 @@ def read_foreign(path: Path, frames: int | None = None, alpha: int | None = None
             no network that avrecog knows.
     """
     content, state = _content(path)
-    config: ModelConfig
-    if STEM in state:
-        origin, config, n_classes = "slowfast", *slowfast_config(state, content, path, frames, alpha)
-    else:
-        origin, config, n_classes = recognise(state, path)
+    recognised = recognise_slowfast(state, content, path, frames, alpha) if STEM in state else recognise(state, path)
+    origin, config, n_classes = recognised.origin, recognised.config, recognised.n_classes
     prefixes = ("backbone.", "cls_head.") if origin == "mmaction2" else ("",)
     given = single_precision({key: value.detach() for key, value in state.items() if key.startswith(prefixes)}, path)
     unused = (
@@ -123,7 +119,7 @@ def read_foreign(path: Path, frames: int | None = None, alpha: int | None = None
     problems = sorted(differences(own, given))
     if problems:
         raise CheckpointError(
-            f"{path}: was taken for {describe(config)}, and {len(problems)} of its tensors don't fit, e.g. "
+            f"{path}: was taken for {config.describe()}, and {len(problems)} of its tensors don't fit, e.g. "
             f"{'; '.join(problems[:5])}"
         )
     network = build_model(config, n_classes)
@@ -132,7 +128,7 @@ def read_foreign(path: Path, frames: int | None = None, alpha: int | None = None
     meta = meta if isinstance(meta, Mapping) else {}
     epoch = meta.get("epoch")
     return Foreign(
-        origin, config, network.eval(), _named_classes(meta, n_classes), epoch if type(epoch) is int else 0, unused
+        recognised, network.eval(), _named_classes(meta, n_classes), epoch if type(epoch) is int else 0, unused
     )
 
 

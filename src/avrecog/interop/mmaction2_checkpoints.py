@@ -4,18 +4,23 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from avrecog.errors import CheckpointError
+from avrecog.features.front_end import FrontEnd
+from avrecog.features.settings import FRONT_ENDS, AudioConfig
+from avrecog.features.video_settings import VideoConfig
 from avrecog.inference.trained_model import TrainedModel
 from avrecog.interop.pyslowfast_names import reference_name
+from avrecog.interop.recognised import Recognised
 from avrecog.models import audio_resnet, resnet_audio
-from avrecog.models.avslowfast import AVSlowFast
-from avrecog.models.checkpoint import save_plain
-from avrecog.models.settings import AudioModelConfig, ModelConfig, TsnConfig, describe
-from avrecog.models.slowfast import SlowFast
+from avrecog.models.audio import AudioModelConfig
+from avrecog.models.checkpoint import differences, save_plain
+from avrecog.models.tsn import TsnConfig
 
 RGB_DEPTHS = (18, 34, 50, 101)
+VIDEO = VideoConfig(fps=10.0, height=256, width=256)
 
 # ours -> MMAction2's, below `backbone.`, one after the other
 RESNET_NAMES = (
@@ -34,8 +39,8 @@ RESNET_AUDIO_NAMES = (
 )
 
 
-def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, ModelConfig, int]:
-    """Whose names they are, the network they are of, and its number of classes.
+def recognise(state: Mapping[str, Tensor], path: Path) -> Recognised:
+    """The network that tensors with MMAction2's, torchvision's or timm's names are of.
 
     Raises:
         CheckpointError: naming what avrecog knows no network for.
@@ -62,18 +67,22 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, ModelConfig
     if "conv_1" in stem:
         audio_depths = [depth for depth, blocks in resnet_audio.DEPTHS.items() if blocks == n_blocks]
         if audio_depths and in_channels == 1:
-            config = AudioModelConfig("audio", depth=audio_depths[0], width=width, backbone="resnetaudio")
-            return origin, config, n_classes
+            resnet_audio_config = AudioModelConfig(depth=audio_depths[0], width=width, backbone="resnetaudio")
+            return _on_log_mel(origin, resnet_audio_config, n_classes)
     depths = [
         depth
         for depth, (block, blocks) in audio_resnet.DEPTHS.items()
         if blocks == n_blocks and (block is audio_resnet.Bottleneck) == bottleneck
     ]
     if "conv_1" not in stem and depths and in_channels == 1:
-        return origin, AudioModelConfig("audio", depth=depths[0], width=width), n_classes
+        return _on_log_mel(origin, AudioModelConfig(depth=depths[0], width=width), n_classes)
     if "conv_1" not in stem and in_channels == 3 and depths and depths[0] in RGB_DEPTHS:
-        config_rgb = TsnConfig("tsn", f"resnet{depths[0]}", n_segments=25, crop_height=224, crop_width=224)
-        return origin, config_rgb, n_classes
+        tsn = TsnConfig(backbone=f"resnet{depths[0]}", n_segments=25, crop_height=224, crop_width=224)
+        note = (
+            f"it sees the middle {tsn.crop_height} x {tsn.crop_width} of {tsn.n_segments} frames of "
+            f"{VIDEO.height} x {VIDEO.width} (MMAction2's test: three crops of 256 x 256)"
+        )
+        return Recognised(origin, "rgb", tsn, n_classes, FrontEnd(None, VIDEO), note, in_mmaction2=True)
     raise CheckpointError(
         f"{path}: no network that avrecog knows: {in_channels} input channels, stages of "
         f"{', '.join(map(str, n_blocks))} {'bottleneck' if bottleneck else 'basic'} blocks; expected a ResNet of "
@@ -81,23 +90,29 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, ModelConfig
     )
 
 
+def _on_log_mel(origin: str, config: AudioModelConfig, n_classes: int) -> Recognised:
+    front_end = FrontEnd(AudioConfig(FRONT_ENDS["mmaction2"]), None)
+    in_mmaction2 = config.depth in (*RGB_DEPTHS, *resnet_audio.DEPTHS)
+    note = "it hears log-mel of audio.logmel: mmaction2"
+    return Recognised(origin, "audio", config, n_classes, front_end, note, in_mmaction2)
+
+
 def foreign_names(network: nn.Module, origin: str) -> dict[str, str]:
     """Our name of each tensor -> its name there, in their order; the standardisation, which is ours alone, has none."""
     names = {}
+    patterns = RESNET_AUDIO_NAMES if type(network) is resnet_audio.ResNetAudio else RESNET_NAMES
     for key in network.state_dict():
         if "standardise." in key:
             continue
-        if isinstance(network, SlowFast | AVSlowFast):
-            names[key] = reference_name(key, isinstance(network, AVSlowFast))
+        if origin == "slowfast":
+            names[key] = reference_name(key, audiovisual="audio_to_visual" in dict(network.named_children()))
             continue
         name = key.removeprefix("backbone.")
         if origin == "mmaction2":
             if name.startswith("fc."):
                 name = "cls_head.fc_cls." + name.removeprefix("fc.")
             else:
-                for pattern, theirs in (
-                    RESNET_AUDIO_NAMES if isinstance(network, resnet_audio.ResNetAudio) else RESNET_NAMES
-                ):
+                for pattern, theirs in patterns:
                     name = re.sub(pattern, theirs, name)
                 name = "backbone." + name
         names[key] = name
@@ -110,27 +125,34 @@ def write_mmaction2(model: TrainedModel, source: Path, target: Path) -> str:
     Raises:
         CheckpointError: if MMAction2 has no such network.
     """
-    config = model.config
-    resnets = [f"resnet{depth}" for depth in RGB_DEPTHS]
-    if isinstance(config, AudioModelConfig):
-        known = config.backbone in ("resnetaudio", *resnets) or (config.backbone is None and config.depth != 10)
-    else:
-        known = isinstance(config, TsnConfig) and (
-            config.backbone in resnets and (config.width, config.snippet, config.motion) == (None, 1, False)
-        )
-    if not known:
-        raise CheckpointError(f"{source}: MMAction2 has no network like {describe(config)}; nothing is written")
     names, weights = foreign_names(model.network, "mmaction2"), model.network.state_dict()
+    theirs = {name: weights[key] for key, name in names.items()}
+    described = model.config.describe()
+    if not _is_in_mmaction2(model, theirs, source):
+        raise CheckpointError(f"{source}: MMAction2 has no network like {described}; nothing is written")
     meta = {"epoch": model.epoch, "CLASSES": model.classes, "dataset_meta": {"classes": model.classes}}
-    save_plain(target, {"meta": meta, "state_dict": {theirs: weights[key] for key, theirs in names.items()}})
-    lines = [f"{source} ({describe(config)}, {len(model.classes)} classes) -> {target} (MMAction2)"]
+    save_plain(target, {"meta": meta, "state_dict": theirs})
+    lines = [f"{source} ({described}, {len(model.classes)} classes) -> {target} (MMAction2)"]
     mean, std = weights["standardise.mean"], weights["standardise.std"]
-    if isinstance(config, AudioModelConfig) and (float(mean), float(std)) != (0.0, 1.0):
+    if "audio" in model.input.modalities and (float(mean), float(std)) != (0.0, 1.0):
         lines.append(
             f"MMAction2's networks have no standardisation: it must be given (x - {float(mean):.9g}) / "
             f"{float(std):.9g} in place of features x"
         )
     return "\n  ".join(lines)
+
+
+def _is_in_mmaction2(model: TrainedModel, theirs: Mapping[str, Tensor], source: Path) -> bool:
+    """Whether the tensors, under MMAction2's names, are those of a network that MMAction2 has, and the same one."""
+    try:
+        recognised = recognise(theirs, source)
+    except CheckpointError:
+        return False
+    with torch.device("meta"):
+        network = recognised.config.build(recognised.n_classes)
+    shapes = {name: network.state_dict()[key] for key, name in foreign_names(network, "mmaction2").items()}
+    same_views = model.input.modalities == recognised.config.input().modalities
+    return recognised.in_mmaction2 and same_views and not differences(shapes, theirs)
 
 
 def abbreviate(names: list[str]) -> str:

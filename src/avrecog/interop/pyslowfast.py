@@ -12,11 +12,16 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from avrecog.errors import CheckpointError, ConfigError, PickleError
+from avrecog.features.front_end import FrontEnd
+from avrecog.features.settings import FRONT_ENDS, AudioConfig
+from avrecog.features.video_settings import VideoConfig
 from avrecog.interop.pyslowfast_names import name_from_caffe2
+from avrecog.interop.recognised import Recognised
 from avrecog.interop.safe_pickle import TORCH_MAGIC, read_pickle
-from avrecog.models.settings import PLACES, AVSlowFastConfig, SlowFastConfig
-from avrecog.models.slowfast import DEPTHS, LONG_RES4_BLOCKS
+from avrecog.models.avslowfast import AVSlowFastConfig
+from avrecog.models.slowfast import DEPTHS, LONG_RES4_BLOCKS, PLACES, PathwaysConfig, SlowFastConfig
 
+VIDEO = VideoConfig(fps=15.0, height=256, width=340)  # every second frame of 30 a second, as published
 STEM = "s1.pathway0_stem.conv.weight"
 
 
@@ -56,10 +61,10 @@ def read_caffe2(path: Path) -> dict[str, Any]:
     return {"state_dict": state, **others}
 
 
-def slowfast_config(
+def recognise_slowfast(
     state: Mapping[str, Tensor], content: Mapping[str, Any], path: Path, frames: int | None, alpha: int | None
-) -> tuple[SlowFastConfig, int]:
-    """The network that PySlowFast's tensors are of, and its number of classes.
+) -> Recognised:
+    """The network that PySlowFast's tensors are of.
 
     Args:
         state: the tensors.
@@ -108,14 +113,24 @@ def slowfast_config(
     try:
         if "s1.pathway2_stem.conv_t.weight" in state:
             synchronised = float("s5_fuse.conv_a2fs_0.weight" in state)
-            return AVSlowFastConfig("avslowfast", **parts, lateral_after=places, sync_weight=synchronised), n_classes
+            config = AVSlowFastConfig(**parts, lateral_after=places, sync_weight=synchronised)
+            audio = AudioConfig(FRONT_ENDS["slowfast"])
+            return Recognised("slowfast", config.architecture, config, n_classes, FrontEnd(audio, VIDEO), _note(config))
         if tuple(places) != PLACES:
             raise CheckpointError(
                 f"{problem}: expected Fast to Slow after {', '.join(PLACES)}, got {', '.join(places)}"
             )
-        return SlowFastConfig("slowfast", **parts), n_classes
+        slowfast = SlowFastConfig(**parts)
+        return Recognised("slowfast", "slowfast", slowfast, n_classes, FrontEnd(None, VIDEO), _note(slowfast))
     except (ConfigError, ValidationError) as error:
         raise CheckpointError(f"{problem}: {error}") from None
+
+
+def _note(config: PathwaysConfig) -> str:
+    return (
+        f"it sees {config.frames} frames at {VIDEO.fps:g} a second, Slow every {config.alpha}th, of which its weights "
+        f"say nothing; three crops of {config.crop_height} x {config.crop_width}"
+    )
 
 
 def _guessed(depth: int, lateral_kernel: int) -> tuple[int, int]:

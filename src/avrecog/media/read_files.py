@@ -1,7 +1,7 @@
 """What the media files hold and the digests of their content, each file read once until its size or its time changes.
 
-What has been read is remembered in `.avrecog/media/files.sqlite` (runtime/state_folder.py): path, size and time of the last
-change -> digest and what probing told. Several processes may use it at once; a damaged one is made anew.
+What has been read is remembered in `.avrecog/media/files.sqlite`: path, size and time of the last change -> digest and
+what probing told. Several processes may use it at once; a damaged one is made anew.
 """
 
 import contextlib

@@ -7,9 +7,13 @@ standardised by numbers kept with the weights (MMAction2: none, mean 0 and std 1
 B batch, C channels, T mel frames (height), M mel bands (width), D features, K classes.
 """
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
+from avrecog.errors import ConfigError
+from avrecog.models.base import with_width
 from avrecog.models.input_norm import Standardise
 
 
@@ -67,10 +71,45 @@ DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
 }
 
 
+class Backbone:
+    """How `audio` builds it."""
+
+    min_rows = 1
+
+    def check(self, depth: int | None, width: int | None) -> None:
+        """Refuse what is no key of `DEPTHS`, and no width.
+
+        Raises:
+            ConfigError: naming the depths.
+        """
+        check_depth(depth, width, DEPTHS)
+
+    def build(self, n_classes: int, *, depth: int | None, width: int | None, dropout: float) -> nn.Module:
+        """An `AudioResNet`."""
+        assert depth is not None
+        assert width is not None
+        return AudioResNet(depth, n_classes, width=width, dropout=dropout)
+
+    def describe(self, depth: int | None, width: int | None) -> str:
+        """`ResNet18 (width 32)`."""
+        return with_width(f"ResNet{depth}", width, 64)
+
+
+def check_depth(depth: int | None, width: int | None, depths: Collection[int]) -> None:
+    """Refuse a depth that isn't one of `depths`, and null for the width.
+
+    Raises:
+        ConfigError: naming the depths.
+    """
+    if depth not in depths or width is None:
+        known = ", ".join(map(str, depths))
+        raise ConfigError(f"depth: expected one of {known}, and a width, got {depth} and {width}")
+
+
 class AudioResNet(nn.Module):
     """Log-mel crops (B, 1, T, M) -> logits (B, K)."""
 
-    def __init__(self, depth: int, n_classes: int, width: int = 64, dropout: float = 0.5) -> None:
+    def __init__(self, depth: int, n_classes: int, *, width: int = 64, dropout: float = 0.5) -> None:
         """Build with random weights.
 
         Args:

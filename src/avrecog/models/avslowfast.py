@@ -2,22 +2,98 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from avrecog.config import Count, Flag, Fraction, NonNegativeNumber, WholeNumber, section
 from avrecog.errors import ConfigError
+from avrecog.inputs import AudioVisualInput, MisalignedSounds
 from avrecog.models.audio_resnet import Bottleneck
 from avrecog.models.input_norm import Standardise
-from avrecog.models.settings import PLACES
-from avrecog.models.slowfast import DEPTHS, FAST_RATIO, LONG_RES4_BLOCKS, STAGES, FastToSlow, VisualPathways, initialise
+from avrecog.models.slowfast import (
+    DEPTHS,
+    FAST_RATIO,
+    LONG_RES4_BLOCKS,
+    PLACES,
+    STAGES,
+    FastToSlow,
+    PathwaysConfig,
+    Place,
+    VisualPathways,
+    initialise,
+)
 
 FUSED = ("res3", "res4")  # after which Audio goes to Slow
 AUDIO_RATIO = 2  # the Audio pathway has half of them
 FUSION_CHANNELS = 64  # between the two convolutions from audio to vision
 EMBEDDING = 64  # features in which sound and picture are compared
+
+
+@section
+class AudioVisualConfig(PathwaysConfig):
+    """The keys of a section below `models` that all networks with Slow, Fast and Audio have."""
+
+    mel_frames: Count = 128  # of the log-mel of a view, a multiple of 8 * frames / alpha
+    lateral_after: list[Place] = Field(default_factory=lambda: list(PLACES))
+    hard_from_epoch: WholeNumber = 0  # until then misaligned sounds are other clips' (easy)
+    hard_share: Fraction = 0.25  # of the clips, from then on, whose misaligned sound is their own at another time
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        step = 8 * self.frames // self.alpha
+        if self.mel_frames % step:
+            raise ConfigError(f"mel_frames: expected a multiple of 8 * frames / alpha ({step}), got {self.mel_frames}")
+
+    @property
+    def pathways(self) -> dict[str, Any]:
+        """The arguments that every such network takes."""
+        return {**super().pathways, "mel_frames": self.mel_frames, "lateral_after": self.lateral_after}
+
+    @property
+    def misaligned(self) -> MisalignedSounds:
+        """How misaligned sounds are found."""
+        return MisalignedSounds(hard_from_epoch=self.hard_from_epoch, hard_share=self.hard_share)
+
+
+@section
+class AVSlowFastConfig(AudioVisualConfig):
+    """A section below `models` with architecture `avslowfast`: SlowFast with a pathway for log-mel fused into it."""
+
+    warm_starts: ClassVar = ("slowfast", "avsync")
+
+    architecture: Literal["avslowfast"] = "avslowfast"
+    dropout: Fraction = 0.5
+    drop_pathway: Fraction = 0.8  # how often, in training, the picture goes without the sound
+    drop_scope: Literal["fusion", "pathway"] = "fusion"  # where it is added to Slow; `pathway`: in the classifier too
+    drop_per_clip: Flag = False  # one random choice for each clip; false: one for the batch
+    sync_weight: NonNegativeNumber = 0.0  # of the synchronisation loss; 0: none
+
+    def input(self) -> AudioVisualInput:
+        """A span of frames and its log-mel; a misaligned sound too, where the loss wants one."""
+        return AudioVisualInput(
+            span=self.span, mel_frames=self.mel_frames, misaligned=self.misaligned if self.sync_weight else None
+        )
+
+    def build(self, n_classes: int, pretrained: bool = False, n_mels: int | None = None) -> nn.Module:
+        """An `AVSlowFast`."""
+        return AVSlowFast(
+            n_classes,
+            dropout=self.dropout,
+            drop_pathway=self.drop_pathway,
+            scope=self.drop_scope,
+            per_clip=self.drop_per_clip,
+            synchronise=self.sync_weight > 0,
+            sync_weight=self.sync_weight,
+            **self.pathways,
+        )
+
+    def describe(self) -> str:
+        """`AVSlowFast-R50 4x16`."""
+        return self.named("AVSlowFast")
 
 
 class TimeFrequencyBlock(nn.Module):
@@ -111,45 +187,34 @@ class SyncHead(nn.Module):
         return functional.normalize(layer(x.transpose(1, 2)), dim=2).flatten(1) / (2 * x.shape[2] ** 0.5)
 
 
-class AVSlowFast(nn.Module):
-    """Frames (B, T, 3, H, W) in 0..1 and their log-mel (B, 1, S, M) -> logits (B, K)."""
+class AudioVisualPathways(nn.Module):
+    """Slow, Fast and Audio, the convolutions from Audio to Slow, and the heads in which the two are compared.
+
+    Attributes:
+        sync: a head for each stage after which sound and picture are compared; empty without `add_sync_heads`.
+    """
 
     def __init__(
         self,
-        n_classes: int,
+        *,
         depth: int = 50,
         width: int = 64,
         frames: int = 32,
         alpha: int = 8,
         lateral_kernel: int = 5,
         mel_frames: int = 128,
-        dropout: float = 0.5,
-        drop_pathway: float = 0.8,
-        scope: Literal["fusion", "pathway"] = "fusion",
-        per_clip: bool = False,
-        synchronise: bool = False,
-        sync_weight: float = 1.0,
-        sync_by_step: bool = False,
         lateral_after: Sequence[str] = PLACES,
         long_res4: int = LONG_RES4_BLOCKS,
     ) -> None:
-        """Build with random weights.
+        """Build with PyTorch's random weights; who adds the rest calls `initialise`.
 
         Args:
-            n_classes: K.
             depth: a key of `DEPTHS`, of the audio pathway too.
             width: channels of Slow's stem, a multiple of 8 (64 in the paper).
             frames: T.
-            alpha: Slow sees every so manieth frame.
+            alpha: Slow sees every alpha-th frame.
             lateral_kernel: of the convolutions from Fast to Slow.
             mel_frames: S, a multiple of 8 times Slow's frames.
-            dropout: before the classifier.
-            drop_pathway: how often, in training, the picture goes without the sound.
-            scope: `fusion` silences the sound where it is added to Slow; `pathway` in the classifier too.
-            per_clip: a coin for each clip instead of one for the batch.
-            synchronise: with what the synchronisation loss needs.
-            sync_weight: of that loss.
-            sync_by_step: it compares sound and picture at each of Slow's frames, instead of their means over time.
             lateral_after: places after which Fast goes to Slow.
             long_res4: so many of res4's blocks have kernels in time.
 
@@ -157,43 +222,100 @@ class AVSlowFast(nn.Module):
             ConfigError: where the sound's length and the picture's don't meet.
         """
         super().__init__()
-        slow_frames = frames // alpha
-        if frames % alpha or mel_frames % (8 * slow_frames):
+        if frames % alpha or mel_frames % (8 * (frames // alpha)):
             raise ConfigError(
                 f"mel_frames: expected frames a multiple of alpha, and mel_frames of 8 * frames / alpha, "
                 f"got {frames} frames, alpha {alpha}, {mel_frames} mel frames"
             )
-        self.drop_pathway, self.scope, self.per_clip = drop_pathway, scope, per_clip
-        self.sync_weight = sync_weight
-        self.visual = VisualPathways(depth, width, frames, alpha, lateral_kernel, lateral_after, long_res4)
-        audio_width = width // AUDIO_RATIO
+        self._lateral_kernel, self._alpha = lateral_kernel, alpha
+        self._rows_per_step = mel_frames // (frames // alpha)  # mel frames for each of Slow's
+        self.visual = VisualPathways(
+            depth=depth,
+            width=width,
+            frames=frames,
+            alpha=alpha,
+            lateral_kernel=lateral_kernel,
+            lateral_after=lateral_after,
+            long_res4=long_res4,
+        )
+        self.audio_width = width // AUDIO_RATIO
         self.standardise = Standardise([0.0], [1.0])
-        audio: dict[str, nn.Module] = {"stem": AudioStem(audio_width)}
-        in_channels = audio_width
+        audio: dict[str, nn.Module] = {"stem": AudioStem(self.audio_width)}
+        in_channels = self.audio_width
         for i, (stage, n_blocks) in enumerate(zip(STAGES, DEPTHS[depth], strict=True)):
             block = TimeFrequencyBlock if i < 2 else Bottleneck
-            channels = audio_width * 2**i
+            channels = self.audio_width * 2**i
             first = block(in_channels, channels, 1 if i == 0 else 2)
             audio[stage] = nn.Sequential(first, *(block(4 * channels, channels, 1) for _ in range(n_blocks - 1)))
             in_channels = 4 * channels
         self.audio = nn.ModuleDict(audio)
-
-        def to_visual(stage: str, out_channels: int) -> AudioToVisual:
-            i = STAGES.index(stage)
-            return AudioToVisual(4 * audio_width * 2**i, out_channels, mel_frames // 2**i // slow_frames)
-
         self.audio_to_visual = nn.ModuleDict(
-            {stage: to_visual(stage, self.visual.joined_width[stage]) for stage in FUSED}
+            {stage: self._to_visual(stage, self.visual.joined_width[stage]) for stage in FUSED}
         )
         self.sync = nn.ModuleDict()
-        if synchronise:  # after res5 nothing is fused: the loss has its own connections there
-            last = self.visual.joined_width["res5"] + 2 * self.visual.fast_width["res5"]
-            self.sync.update({stage: SyncHead(self.visual.joined_width[stage], sync_by_step) for stage in FUSED})
-            self.sync["res5"] = SyncHead(last, sync_by_step)
-            self.sync_fast_to_slow = FastToSlow(self.visual.fast_width["res5"], lateral_kernel, alpha)
-            self.sync_audio_to_visual = to_visual("res5", last)
+
+    def add_sync_heads(self, by_step: bool) -> None:
+        """Add what compares sound and picture; after res5 nothing is fused, so that has connections of its own.
+
+        Args:
+            by_step: compare at each of Slow's frames, instead of the means over time.
+        """
+        last = self.visual.joined_width["res5"] + 2 * self.visual.fast_width["res5"]
+        self.sync.update({stage: SyncHead(self.visual.joined_width[stage], by_step) for stage in FUSED})
+        self.sync["res5"] = SyncHead(last, by_step)
+        self.sync_fast_to_slow = FastToSlow(self.visual.fast_width["res5"], self._lateral_kernel, self._alpha)
+        self.sync_audio_to_visual = self._to_visual("res5", last)
+
+    def head(self, stage: str) -> SyncHead:
+        """The head after a stage."""
+        head = self.sync[stage]
+        assert isinstance(head, SyncHead)
+        return head
+
+    def _to_visual(self, stage: str, out_channels: int) -> AudioToVisual:
+        i = STAGES.index(stage)
+        return AudioToVisual(4 * self.audio_width * 2**i, out_channels, self._rows_per_step // 2**i)
+
+
+class AVSlowFast(AudioVisualPathways):
+    """Frames (B, T, 3, H, W) in 0..1 and their log-mel (B, 1, S, M) -> logits (B, K)."""
+
+    def __init__(
+        self,
+        n_classes: int,
+        *,
+        dropout: float = 0.5,
+        drop_pathway: float = 0.8,
+        scope: Literal["fusion", "pathway"] = "fusion",
+        per_clip: bool = False,
+        synchronise: bool = False,
+        sync_weight: float = 1.0,
+        width: int = 64,
+        **pathways: Any,
+    ) -> None:
+        """Build with random weights.
+
+        Args:
+            n_classes: K.
+            dropout: before the classifier.
+            drop_pathway: how often, in training, the picture goes without the sound.
+            scope: `fusion` silences the sound where it is added to Slow; `pathway` in the classifier too.
+            per_clip: one random choice for each clip instead of one for the batch.
+            synchronise: with what the synchronisation loss needs.
+            sync_weight: of that loss.
+            width: channels of Slow's stem.
+            pathways: further arguments of `AudioVisualPathways`.
+
+        Raises:
+            ConfigError: where the sound's length and the picture's don't meet.
+        """
+        super().__init__(width=width, **pathways)
+        self.drop_pathway, self.scope, self.per_clip = drop_pathway, scope, per_clip
+        self.sync_weight = sync_weight
+        if synchronise:
+            self.add_sync_heads(by_step=False)
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(32 * (width + width // FAST_RATIO + audio_width), n_classes)
+        self.fc = nn.Linear(32 * (width + width // FAST_RATIO + self.audio_width), n_classes)
         initialise(self)
 
     def forward(
@@ -273,14 +395,9 @@ class AVSlowFast(nn.Module):
         coin = torch.rand(n_clips if self.per_clip else 1, device=like.device) >= self.drop_pathway
         return coin.to(like.dtype)[:, None].expand(n_clips, 1)
 
-    def _head(self, stage: str) -> SyncHead:
-        head = self.sync[stage]
-        assert isinstance(head, SyncHead)
-        return head
-
     def _compare(self, stage: str, joined: Tensor, term: Tensor, fair: Tensor) -> SyncLevel:
         """The embeddings after `stage`; term (2 B, C, T / alpha) has the clips' own sounds first."""
-        head = self._head(stage)
+        head = self.head(stage)
         positive, negative = head.embed_audio(term).chunk(2)
         return SyncLevel(stage, head.embed_visual(joined), positive, negative, fair[:, 0])
 

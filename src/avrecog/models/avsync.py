@@ -1,19 +1,47 @@
 """AVSync."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from avrecog.models.avslowfast import FUSED, AVSlowFast
-from avrecog.models.slowfast import STAGES
+from avrecog.config import Flag, section
+from avrecog.inputs import SyncPairInput
+from avrecog.models.avslowfast import FUSED, AudioVisualConfig, AudioVisualPathways
+from avrecog.models.slowfast import STAGES, initialise
 
 SHARPNESS = 10.0  # of AVSync's logits, whose squared distances differ by 1 at most
 
 
-class AVSync(AVSlowFast):
+@section
+class AVSyncConfig(AudioVisualConfig):
+    """A section below `models` with architecture `avsync`: AVSlowFast's pathways, which learn without labels.
+
+    It learns to tell a picture's own sound from another: at another time of the same clip (`hard_share` of the pairs
+    from `hard_from_epoch` on; all where it is tested), or of another clip.
+    """
+
+    former_keys: ClassVar = ("dropout", "drop_pathway", "drop_scope", "drop_per_clip", "sync_weight")
+
+    architecture: Literal["avsync"] = "avsync"
+    sync_by_step: Flag = True  # compare at each of Slow's frames; false: the means over time
+
+    def input(self) -> SyncPairInput:
+        """A span of frames and two sounds."""
+        return SyncPairInput(span=self.span, mel_frames=self.mel_frames, misaligned=self.misaligned)
+
+    def build(self, n_classes: int, pretrained: bool = False, n_mels: int | None = None) -> nn.Module:
+        """An `AVSync`, which has no classifier."""
+        return AVSync(sync_by_step=self.sync_by_step, **self.pathways)
+
+    def describe(self) -> str:
+        """`AVSync-R50 4x16`."""
+        return self.named("AVSync")
+
+
+class AVSync(AudioVisualPathways):
     """Frames (B, T, 3, H, W) in 0..1 and two sounds (B, 1, S, M) -> (B, 2) logits of which is the frames' own.
 
     AVSlowFast's pathways, none fused, compared after res3, res4 and res5 as its synchronisation loss compares them. It
@@ -21,12 +49,18 @@ class AVSync(AVSlowFast):
     margin (van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018).
     """
 
-    def __init__(self, **parts: Any) -> None:
-        """Build with random weights; `parts` as AVSlowFast's of its pathways."""
-        super().__init__(1, drop_pathway=1.0, synchronise=True, **parts)
-        del self.fc, self.dropout
+    def __init__(self, *, sync_by_step: bool = False, **pathways: Any) -> None:
+        """Build with random weights.
 
-    def forward(self, frames: Tensor, first: Tensor, second: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
+        Args:
+            sync_by_step: compare sound and picture at each of Slow's frames, instead of their means over time.
+            pathways: arguments of `AudioVisualPathways`.
+        """
+        super().__init__(**pathways)
+        self.add_sync_heads(sync_by_step)
+        initialise(self)
+
+    def forward(self, frames: Tensor, first: Tensor, second: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Logits: `SHARPNESS` times how much nearer the sound is.
 
         In training the first sound has to be the own one, and a loss comes beside the logits: at each level each
@@ -61,16 +95,16 @@ class AVSync(AVSlowFast):
             slow, fast = visual.stage(stage, slow, fast)
             slow = visual.join(stage, slow, fast)
             if stage in FUSED:
-                found.append(self._head(stage).embed_visual(slow))
-        return [*found, self._head("res5").embed_visual(self.sync_fast_to_slow(slow, fast))]
+                found.append(self.head(stage).embed_visual(slow))
+        return [*found, self.head("res5").embed_visual(self.sync_fast_to_slow(slow, fast))]
 
     def _sounds(self, log_mel: Tensor) -> list[Tensor]:
         audio, found = self.audio["stem"](self.standardise(log_mel)), []
         for stage in STAGES:
             audio = self.audio[stage](audio)
             if stage in FUSED:
-                found.append(self._head(stage).embed_audio(self.audio_to_visual[stage](audio)))
-        return [*found, self._head("res5").embed_audio(self.sync_audio_to_visual(audio))]
+                found.append(self.head(stage).embed_audio(self.audio_to_visual[stage](audio)))
+        return [*found, self.head("res5").embed_audio(self.sync_audio_to_visual(audio))]
 
     def features(self, frames: Tensor, log_mel: Tensor) -> Tensor:
         """(B, D) what a classifier would stand on: the means of Slow, Fast and Audio."""

@@ -10,15 +10,41 @@ B batch, C channels, T mel frames (height), M mel bands (width), D features, K c
 
 from torch import Tensor, nn
 
+from avrecog.errors import ConfigError
+from avrecog.models.base import with_width
 from avrecog.models.input_norm import Standardise
 
 N_BLOCKS = 4
 
 
-class AudioCnn(nn.Module):
-    """Log-mel crops (B, 1, T, M) -> logits (B, K); T and M at least `settings.SMALLEST` - 1."""
+class Backbone:
+    """How `audio` builds it."""
 
-    def __init__(self, n_classes: int, width: int = 64, dropout: float = 0.5) -> None:
+    min_rows = 32  # which leave one place after the stem and the poolings
+
+    def check(self, depth: int | None, width: int | None) -> None:
+        """Refuse a depth, and no width.
+
+        Raises:
+            ConfigError: if there is a depth, or no width.
+        """
+        if depth is not None or width is None:
+            raise ConfigError(f"depth: expected null, and a width, with backbone cnn10, got {depth} and {width}")
+
+    def build(self, n_classes: int, *, depth: int | None, width: int | None, dropout: float) -> nn.Module:
+        """An `AudioCnn`."""
+        assert width is not None
+        return AudioCnn(n_classes, width=width, dropout=dropout)
+
+    def describe(self, depth: int | None, width: int | None) -> str:
+        """`CNN10`."""
+        return with_width("CNN10", width, 64)
+
+
+class AudioCnn(nn.Module):
+    """Log-mel crops (B, 1, T, M) -> logits (B, K); T and M at least `Backbone.min_rows` - 1."""
+
+    def __init__(self, n_classes: int, *, width: int = 64, dropout: float = 0.5) -> None:
         """Build with random weights.
 
         Args:

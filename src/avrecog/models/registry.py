@@ -1,126 +1,57 @@
-"""Models by the name of their architecture: what makes each."""
+"""Architectures by name. A new one is a file beside this, and a line in `MODELS`."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Union
 
+from pydantic import Field
 from torch import nn
 
+from avrecog.config import validate
 from avrecog.errors import ConfigError
-from avrecog.models.audio_resnet import AudioResNet
-from avrecog.models.avslowfast import AVSlowFast
-from avrecog.models.avsync import AVSync
-from avrecog.models.cnn10 import AudioCnn
-from avrecog.models.resnet_audio import ResNetAudio
-from avrecog.models.settings import (
-    OWN_WIDTHS,
-    AudioModelConfig,
-    AVSlowFastConfig,
-    AVSyncConfig,
-    ModelConfig,
-    ModelSection,
-    SlowFastConfig,
-    TsnConfig,
-    describe,
-    is_of_timm,
-)
-from avrecog.models.slowfast import SlowFast
-from avrecog.models.timm_audio import TimmAudio
-from avrecog.models.tsn import Tsn
-from avrecog.pipeline import PipelineConfig, SelfSupervisedConfig
+from avrecog.models.audio import AudioModelConfig
+from avrecog.models.avslowfast import AVSlowFastConfig
+from avrecog.models.avsync import AVSyncConfig
+from avrecog.models.base import ModelConfig
+from avrecog.models.slowfast import SlowFastConfig
+from avrecog.models.tsn import TsnConfig
 
-__all__ = [
-    "ARCHITECTURES",
-    "AVSlowFastConfig",
-    "AVSyncConfig",
-    "AudioModelConfig",
-    "ModelConfig",
-    "ModelSection",
-    "PipelineConfig",
-    "SelfSupervisedConfig",
-    "SlowFastConfig",
-    "TsnConfig",
-    "build_model",
-    "describe",
-    "is_of_timm",
-]
-
-
-def _audio(config: AudioModelConfig, n_classes: int, pretrained: bool, n_mels: int | None) -> nn.Module:
-    if config.backbone == "cnn10":
-        assert config.width is not None
-        return AudioCnn(n_classes, config.width, config.dropout)
-    if config.backbone not in OWN_WIDTHS:
-        assert config.backbone is not None
-        size = None if n_mels is None else (config.mel_frames, n_mels)
-        return TimmAudio(config.backbone, n_classes, config.dropout, pretrained, size)
-    assert config.depth is not None
-    assert config.width is not None
-    if config.backbone == "resnetaudio":
-        return ResNetAudio(config.depth, n_classes, config.width, config.dropout)
-    return AudioResNet(config.depth, n_classes, config.width, config.dropout)
-
-
-def _tsn(config: TsnConfig, n_classes: int, pretrained: bool, _: int | None) -> nn.Module:
-    size = (config.crop_height, config.crop_width)
-    return Tsn(
-        config.backbone, n_classes, config.snippet, config.width, config.dropout, pretrained, config.motion, size
-    )
-
-
-def _slowfast(config: SlowFastConfig, n_classes: int, _: bool, __: int | None) -> nn.Module:
-    return SlowFast(
-        n_classes,
-        config.depth,
-        config.width,
-        config.frames,
-        config.alpha,
-        config.lateral_kernel,
-        config.dropout,
-        config.long_res4,
-    )
-
-
-def _avslowfast(config: AVSlowFastConfig, n_classes: int, _: bool, __: int | None) -> nn.Module:
-    return AVSlowFast(
-        n_classes,
-        config.depth,
-        config.width,
-        config.frames,
-        config.alpha,
-        config.lateral_kernel,
-        config.mel_frames,
-        config.dropout,
-        config.drop_pathway,
-        config.drop_scope,
-        config.drop_per_clip,
-        synchronise=config.sync_weight > 0,
-        sync_weight=config.sync_weight,
-        lateral_after=config.lateral_after,
-        long_res4=config.long_res4,
-    )
-
-
-def _avsync(config: AVSyncConfig, _: int, __: bool, ___: int | None) -> nn.Module:
-    return AVSync(
-        depth=config.depth,
-        width=config.width,
-        frames=config.frames,
-        alpha=config.alpha,
-        lateral_kernel=config.lateral_kernel,
-        mel_frames=config.mel_frames,
-        sync_by_step=config.sync_by_step,
-        lateral_after=config.lateral_after,
-        long_res4=config.long_res4,
-    )
-
-
-ARCHITECTURES: dict[str, Callable[[Any, int, bool, int | None], nn.Module]] = {
-    "audio": _audio,
-    "tsn": _tsn,
-    "slowfast": _slowfast,
-    "avslowfast": _avslowfast,
-    "avsync": _avsync,
+MODELS: dict[str, type[ModelConfig]] = {
+    "audio": AudioModelConfig,
+    "tsn": TsnConfig,
+    "slowfast": SlowFastConfig,
+    "avslowfast": AVSlowFastConfig,
+    "avsync": AVSyncConfig,
 }
+
+
+def register(config: type[ModelConfig]) -> type[ModelConfig]:
+    """Decorator for a section of an architecture that stands elsewhere; it must be run before params.yaml is read.
+
+    Raises:
+        ConfigError: if its name is taken.
+    """
+    name = config.architecture
+    if MODELS.setdefault(name, config) is not config:
+        raise ConfigError(f"architecture {name}: there is one of this name; choose another")
+    return config
+
+
+def model_section() -> Any:
+    """The type of a section below `models`: any of `MODELS`, told apart by its key `architecture`."""
+    return Annotated[Union[tuple(MODELS.values())], Field(discriminator="architecture")]  # noqa: UP007  of a tuple
+
+
+def read_section(values: Any, where: str) -> ModelConfig:
+    """A section below `models`, as a checkpoint holds it, whichever version wrote that.
+
+    Raises:
+        ConfigError: if it is of no architecture, or a value is wrong.
+    """
+    if isinstance(values, Mapping) and values.get("architecture") in MODELS:
+        former = MODELS[values["architecture"]].former_keys
+        values = {key: value for key, value in values.items() if key not in former}
+    config: ModelConfig = validate(model_section(), values, where)
+    return config
 
 
 def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False, n_mels: int | None = None) -> nn.Module:
@@ -137,10 +68,10 @@ def build_model(config: ModelConfig, n_classes: int, pretrained: bool = False, n
         RuntimeError: whatever else timm finds wrong.
     """
     try:
-        return ARCHITECTURES[config.architecture](config, n_classes, pretrained, n_mels)
+        return config.build(n_classes, pretrained, n_mels)
     except RuntimeError as error:
         if any(text in str(error) for text in ("Unknown model", "No pretrained weights", "Invalid pretrained tag")):
             raise ConfigError(f"backbone: {error}; timm.list_models() gives the names") from None
         raise
     except OSError as error:  # huggingface_hub's errors are OSErrors
-        raise ConfigError(f"init_from: timm's weights for {describe(config)} can't be downloaded: {error}") from None
+        raise ConfigError(f"init_from: timm's weights for {config.describe()} can't be downloaded: {error}") from None

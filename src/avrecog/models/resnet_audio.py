@@ -21,6 +21,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from avrecog.models.audio_resnet import check_depth
+from avrecog.models.base import with_width
 from avrecog.models.input_norm import Standardise
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -77,10 +79,34 @@ class Block(nn.Module):
         return torch.relu(self.conv3(out) + self.downsample(x))
 
 
+class Backbone:
+    """How `audio` builds it."""
+
+    min_rows = 1
+
+    def check(self, depth: int | None, width: int | None) -> None:
+        """Refuse what is no key of `DEPTHS`, and no width.
+
+        Raises:
+            ConfigError: naming the depths.
+        """
+        check_depth(depth, width, DEPTHS)
+
+    def build(self, n_classes: int, *, depth: int | None, width: int | None, dropout: float) -> nn.Module:
+        """A `ResNetAudio`."""
+        assert depth is not None
+        assert width is not None
+        return ResNetAudio(depth, n_classes, width=width, dropout=dropout)
+
+    def describe(self, depth: int | None, width: int | None) -> str:
+        """`ResNetAudio50`."""
+        return with_width(f"ResNetAudio{depth}", width, 32)
+
+
 class ResNetAudio(nn.Module):
     """Log-mel crops (B, 1, T, M) -> logits (B, K)."""
 
-    def __init__(self, depth: int, n_classes: int, width: int = 32, dropout: float = 0.5) -> None:
+    def __init__(self, depth: int, n_classes: int, *, width: int = 32, dropout: float = 0.5) -> None:
         """Build with random weights; each block's last norm begins at zero, so that it begins as its shortcut.
 
         Args:

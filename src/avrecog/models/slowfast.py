@@ -32,13 +32,18 @@ B batch, C channels, T frames, H W height and width, S mel frames, M mel bands, 
 """
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from avrecog.config import Count, Fraction, Text, WholeNumber, section
+from avrecog.errors import ConfigError
+from avrecog.inputs import SpanInput
+from avrecog.models.base import ModelConfig, with_width
 from avrecog.models.input_norm import Standardise
-from avrecog.models.settings import PLACES
 
 DEPTHS: dict[int, tuple[int, int, int, int]] = {
     14: (1, 1, 1, 1),
@@ -47,9 +52,95 @@ DEPTHS: dict[int, tuple[int, int, int, int]] = {
     101: (3, 4, 23, 3),
 }
 
+Place = Literal["stem", "res2", "res3", "res4"]
+PLACES: tuple[Place, ...] = ("stem", "res2", "res3", "res4")  # after which Fast goes to Slow
 STAGES = ("res2", "res3", "res4", "res5")
 FAST_RATIO = 8  # the Fast pathway has an eighth of Slow's channels
 LONG_RES4_BLOCKS = 6  # only the first so many of res4 have kernels in time, where ResNet-101 has 23
+
+
+@section
+class PathwaysConfig(ModelConfig):
+    """The keys of a section below `models` that all networks with Slow and Fast have."""
+
+    depth: Count = 50  # 14, 26, 50, 101
+    width: Count = 64  # channels of Slow's stem
+    frames: Count = 32  # that Fast sees
+    frame_stride: Count = 1  # stored frames from one to the next
+    alpha: Count = 8  # Slow sees every alpha-th of them
+    lateral_kernel: Count = 5  # of the convolutions from Fast to Slow
+    long_res4: WholeNumber = 6  # so many of res4's blocks have kernels in time; ResNet-101 has 23
+    crop_height: Count = 224  # pixels of what the network sees, cut from the stored frames
+    crop_width: Count = 224
+    n_crops: Literal[1, 3] = 1  # of a view at test time: the middle, or three along the longer side
+    init_from: Text | None = None  # null, or the path of a checkpoint
+    train: dict[str, Any] = Field(default_factory=dict)  # what differs from section `train` for this model
+
+    def __post_init__(self) -> None:
+        if self.depth not in DEPTHS:
+            known = ", ".join(map(str, DEPTHS))
+            raise ConfigError(f"depth: expected one of {known}, got {self.depth}")
+        if self.width % 8:
+            raise ConfigError(f"width: expected a multiple of 8, got {self.width}")
+        if self.frames % self.alpha:
+            raise ConfigError(f"frames: expected a multiple of alpha ({self.alpha}), got {self.frames}")
+        if self.lateral_kernel % 2 == 0:
+            raise ConfigError(f"lateral_kernel: expected an odd number, got {self.lateral_kernel}")
+        if self.init_from == "imagenet":
+            raise ConfigError("init_from: expected null or the path of a checkpoint, got imagenet, which has none")
+
+    @property
+    def span(self) -> SpanInput:
+        """The frames of a view."""
+        return SpanInput(
+            frames=self.frames,
+            frame_stride=self.frame_stride,
+            height=self.crop_height,
+            width=self.crop_width,
+            n_crops=self.n_crops,
+        )
+
+    @property
+    def pathways(self) -> dict[str, Any]:
+        """The arguments that every such network takes."""
+        return {
+            "depth": self.depth,
+            "width": self.width,
+            "frames": self.frames,
+            "alpha": self.alpha,
+            "lateral_kernel": self.lateral_kernel,
+            "long_res4": self.long_res4,
+        }
+
+    def named(self, family: str) -> str:
+        """`SlowFast-R50 8x8`: depth, Slow's frames and the stored frames from one of them to the next."""
+        name = f"{family}-R{self.depth} {self.frames // self.alpha}x{self.alpha * self.frame_stride}"
+        return with_width(name, self.width, 64)
+
+    @property
+    def exports(self) -> bool:
+        """They all do."""
+        return True
+
+
+@section
+class SlowFastConfig(PathwaysConfig):
+    """A section below `models` with architecture `slowfast`: Slow and Fast pathways on frames."""
+
+    architecture: Literal["slowfast"] = "slowfast"
+    dropout: Fraction = 0.5
+
+    def input(self) -> SpanInput:
+        """A span of frames."""
+        return self.span
+
+    def build(self, n_classes: int, pretrained: bool = False, n_mels: int | None = None) -> nn.Module:
+        """A `SlowFast`."""
+        return SlowFast(n_classes, dropout=self.dropout, **self.pathways)
+
+    def describe(self) -> str:
+        """`SlowFast-R50 8x8`."""
+        return self.named("SlowFast")
 
 
 class Bottleneck3d(nn.Module):
@@ -126,6 +217,7 @@ class VisualPathways(nn.Module):
 
     def __init__(
         self,
+        *,
         depth: int,
         width: int,
         frames: int,
@@ -184,6 +276,7 @@ class SlowFast(nn.Module):
     def __init__(
         self,
         n_classes: int,
+        *,
         depth: int = 50,
         width: int = 64,
         frames: int = 32,
@@ -199,13 +292,15 @@ class SlowFast(nn.Module):
             depth: a key of `DEPTHS`.
             width: channels of Slow's stem, a multiple of 8 (64 in the paper).
             frames: T, a multiple of alpha.
-            alpha: Slow sees every so manieth frame.
+            alpha: Slow sees every alpha-th frame.
             lateral_kernel: of the convolutions from Fast to Slow.
             dropout: before the classifier.
             long_res4: so many of res4's blocks have kernels in time.
         """
         super().__init__()
-        self.visual = VisualPathways(depth, width, frames, alpha, lateral_kernel, long_res4=long_res4)
+        self.visual = VisualPathways(
+            depth=depth, width=width, frames=frames, alpha=alpha, lateral_kernel=lateral_kernel, long_res4=long_res4
+        )
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(32 * width + 32 * (width // FAST_RATIO), n_classes)
         initialise(self)

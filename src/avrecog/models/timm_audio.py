@@ -13,6 +13,7 @@ class TimmAudio(nn.Module):
         self,
         backbone: str,
         n_classes: int,
+        *,
         dropout: float = 0.5,
         pretrained: bool = False,
         size: tuple[int, int] | None = None,

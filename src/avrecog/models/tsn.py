@@ -7,10 +7,73 @@ the mean picture of the snippet is taken off; and `width` scales a ResNet's chan
 B batch, N segments, C channels (3 for each frame of a snippet), H W height and width, D features, K classes.
 """
 
+from typing import Any, Literal
+
+from pydantic import Field
 from torch import Tensor, nn
 
+from avrecog.config import Count, Flag, Fraction, Text, section
+from avrecog.errors import ConfigError
+from avrecog.inputs import SegmentInput
+from avrecog.models.base import ModelConfig, with_width
 from avrecog.models.input_norm import Standardise
 from avrecog.models.timm_backbone import timm_backbone
+
+
+@section
+class TsnConfig(ModelConfig):
+    """A section below `models` with architecture `tsn`."""
+
+    architecture: Literal["tsn"] = "tsn"
+    backbone: Text = "resnet18"  # a network of timm, by its name there
+    width: Count | None = None  # channels of its first stage, for timm's plain ResNets; null: the backbone's own
+    n_segments: Count = 3
+    snippet: Count = 1  # consecutive frames in each segment, stacked as channels
+    motion: Flag = False  # show each frame less the mean picture of its snippet; needs a snippet of 2 at least
+    crop_height: Count = 64  # pixels of what the network sees, cut from the stored frames
+    crop_width: Count = 64
+    dropout: Fraction = 0.4
+    init_from: Text | None = None  # null, `imagenet` (timm's weights), or the path of a checkpoint
+    train: dict[str, Any] = Field(default_factory=dict)  # what differs from section `train` for this model
+
+    def __post_init__(self) -> None:
+        if self.motion and self.snippet < 2:
+            raise ConfigError("motion: expected false with a snippet of 1, in which nothing moves")
+        if self.width is None:
+            return
+        if not self.backbone.startswith("resnet"):
+            raise ConfigError(
+                f"width: expected null, since only timm's resnet... have one, got backbone {self.backbone}"
+            )
+        if self.width % 8:
+            raise ConfigError(f"width: expected a multiple of 8, got {self.width}")
+        if self.init_from == "imagenet":
+            raise ConfigError(
+                "width: expected null with init_from imagenet, whose weights have the backbone's own width"
+            )
+
+    def input(self) -> SegmentInput:
+        """A snippet of each segment."""
+        return SegmentInput(
+            n_segments=self.n_segments, snippet=self.snippet, height=self.crop_height, width=self.crop_width
+        )
+
+    def build(self, n_classes: int, pretrained: bool = False, n_mels: int | None = None) -> nn.Module:
+        """A `Tsn`."""
+        return Tsn(
+            self.backbone,
+            n_classes,
+            snippet=self.snippet,
+            width=self.width,
+            dropout=self.dropout,
+            pretrained=pretrained,
+            motion=self.motion,
+            size=(self.crop_height, self.crop_width),
+        )
+
+    def describe(self) -> str:
+        """The backbone's name."""
+        return with_width(self.backbone, self.width, None)
 
 
 class Tsn(nn.Module):
@@ -20,6 +83,7 @@ class Tsn(nn.Module):
         self,
         backbone: str,
         n_classes: int,
+        *,
         snippet: int = 1,
         width: int | None = None,
         dropout: float = 0.4,

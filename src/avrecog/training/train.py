@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from avrecog.config import plain
-from avrecog.datasets.augment import AugmentConfig
-from avrecog.datasets.base import ClipDataset
-from avrecog.datasets.open import OpenSplit, open_split, open_store
+from avrecog.datasets.base import ClipDataset, HasLogMel
+from avrecog.datasets.open import OpenSplit, open_features, open_split
 from avrecog.errors import DivergedError, TrainingError
 from avrecog.features.front_end import FrontEnd
-from avrecog.inputs import classes_of, example_batch, needs
 from avrecog.manifest import LabelledClips
-from avrecog.models.settings import ModelConfig, describe, is_of_timm
+from avrecog.models.base import ModelConfig
+from avrecog.models.example import example_batch
 from avrecog.runtime.device import explained_out_of_memory, pick_device, precision_in_force
 from avrecog.runtime.distributed import processes
 from avrecog.runtime.files import atomic_path, sole_writer
@@ -98,18 +97,20 @@ def _train(
     began = time.perf_counter()
     here = processes()
     check_a_gpu_each(here)
-    store = open_store(config, front_end, features, tables)
-    train_split = open_split(config, front_end, store, tables, "train", train.augment)
-    val_split = open_split(config, front_end, store, tables, "val", AugmentConfig())
+    model_input = config.input()
+    stored = open_features(model_input, front_end, features, tables)
+    train_split = open_split(model_input, stored, "train", train.augment)
+    val_split = open_split(model_input, stored, "val")
     train_clips = train_split.clips
     torch.manual_seed(train.seed)
-    classes = classes_of(config, tables)
+    classes = list(model_input.classes or tables.classes)
     model, fresh = initial_model(config, front_end, len(classes))
-    if config.init_from in (None, "imagenet") or "standardise.mean" in fresh:
+    begins_anew = config.init_from in (None, "imagenet") or "standardise.mean" in fresh
+    if begins_anew and isinstance(train_clips, HasLogMel):  # frames are standardised by constants
         standardise_inputs(model, train_clips)
-    example = example_batch(config, plain({"audio": front_end.audio, "video": front_end.video}), 2, torch.device("cpu"))
+    example = example_batch(model_input.tensors(front_end), 2, torch.device("cpu"))
     _rehearse(name, config, model, train_clips, example, len(classes), train)
-    if here.is_first and is_of_timm(config):  # all of our own can be exported, which the tests hold
+    if here.is_first and not config.exports:
         section = {key: value for key, value in plain(config).items() if key not in ("init_from", "train")}
         say_missing_engines(name, model, example, [section, [list(value.shape) for value in example], len(classes)])
     trainer = Trainer(model, train, here)
@@ -119,7 +120,7 @@ def _train(
         "classes": classes,
         "front_end": plain({"audio": front_end.audio, "video": front_end.video}),
         # the median: what the benchmark takes for a clip
-        "typical_rows": int(np.median(store.lengths(train_clips.clip_ids))),
+        "typical_rows": int(np.median(stored.stored.lengths(train_clips.clip_ids))),
     }
     digest = _digest(description, plain(train), config.init_from, (train_split, val_split))
     session = Session(trainer, train, out, description, digest, signals, log_epoch)
@@ -195,7 +196,7 @@ def _rehearse(
     """
     device = pick_device()
     torch.use_deterministic_algorithms(train.deterministic)  # which not every layer has on a GPU
-    what = f"models.{name}: backbone {describe(config)}"
+    what = f"models.{name}: backbone {config.describe()}"
     with explained_out_of_memory(SMALLER):
         batch = clips.training_batch(np.arange(2) % len(clips), clips.draw(train.seed, 0), device)
     rehearse(model, batch, example, n_classes, device, precision_in_force(train.precision), what)
@@ -234,8 +235,8 @@ def _digest(
 def _write_config(path: Path, name: str, config: ModelConfig, train: TrainConfig, front_end: FrontEnd) -> None:
     """The resolved configuration, for people and for the rows that are compared, and what model it makes."""
     resolved = {
-        "backbone": describe(config),
-        "inputs": list(needs(config)),
+        "backbone": config.describe(),
+        "inputs": list(config.input().modalities),
         "models": {name: {key: value for key, value in plain(config).items() if key != "train"}},
         "train": plain(train),
         "audio": plain(front_end.audio),

@@ -10,26 +10,18 @@ import torch
 from torch import nn
 
 from avrecog.config import plain
-from avrecog.datasets.audiovisual import AVClips
-from avrecog.datasets.base import ClipDataset
-from avrecog.datasets.log_mel import AudioClips
-from avrecog.datasets.sync_pairs import SyncPairs
+from avrecog.datasets.base import HasLogMel
 from avrecog.errors import CheckpointError
 from avrecog.features.front_end import FrontEnd
-from avrecog.inputs import needs
+from avrecog.models.base import ModelConfig
 from avrecog.models.checkpoint import load_checkpoint, transfer_weights
 from avrecog.models.registry import build_model
-from avrecog.models.settings import ModelConfig, describe
 
 log = logging.getLogger(__name__)
 
-PARTS_OF = {"avslowfast": ("slowfast", "avsync")}  # architectures whose pathways another has too
 
-
-def standardise_inputs(model: nn.Module, dataset: ClipDataset[Any]) -> None:
+def standardise_inputs(model: nn.Module, dataset: HasLogMel) -> None:
     """Set the standardisation of log-mel to the mean and spread of (up to 2,000) training clips."""
-    if not isinstance(dataset, AudioClips | AVClips | SyncPairs):
-        return  # frames are standardised by constants
     views = dataset.views(1)
     chosen = views[np.linspace(0, len(views) - 1, min(len(views), 2000)).astype(int)]
     values = dataset.log_mel(chosen)
@@ -47,12 +39,12 @@ def _check_origin(checkpoint: Mapping[str, Any], config: ModelConfig, front_end:
     """
     own, given = plain(config), checkpoint["config"]
     keys = ["architecture", "backbone", "depth", "width", "snippet", "motion"]
-    if given.get("architecture") in PARTS_OF.get(own["architecture"], ()):
+    if given.get("architecture") in config.warm_starts:
         keys.remove("architecture")
     for key in keys:
         if key in own and own[key] != given.get(key):
             raise CheckpointError(f"{path}: is of {key} {given.get(key)}, expected {own[key]}, to begin from it")
-    for name in needs(config):
+    for name in config.input().modalities:
         if checkpoint["front_end"].get(name) not in (None, plain(getattr(front_end, name))):
             log.warning("%s: was trained on another section `%s` than params.yaml has", path, name)
 
@@ -66,7 +58,7 @@ def initial_model(config: ModelConfig, front_end: FrontEnd, n_classes: int) -> t
     if config.init_from == "imagenet":
         log.info(
             "begun from timm's ImageNet weights of %s; the classifier is new, for %d classes",
-            describe(config),
+            config.describe(),
             n_classes,
         )
         return model, ["classifier"]
