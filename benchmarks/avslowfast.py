@@ -44,7 +44,7 @@ from avrecog.plots import BLUE, GREEN, GREY, ORANGE, drawing
 from avrecog.scores.npz import read_scores
 from avrecog.scores.table import probabilities
 from avrecog.training.settings import TrainConfig
-from avrecog.training.train import train_model
+from avrecog.training.train import TrainingTask, train_model
 
 DATA = Path("data")
 FORMS = {
@@ -91,7 +91,8 @@ def train_and_test(job: tuple[str, int, Path]) -> None:
     models = folder / "models" / name
     trained = models / "trained"
     if not trained.exists():
-        train_model(name, config, train, FrontEnd(params.audio, params.video), DATA, models, lambda *_: None)
+        task = TrainingTask(name, config, train, FrontEnd(params.audio, params.video), DATA, models)
+        train_model(task, lambda *_: None)
         trained.touch()
     metrics.parent.mkdir(parents=True, exist_ok=True)
     outs = (folder / "scores" / name, metrics, folder / "plots" / name, folder / "plots" / f"{name}.csv")
@@ -185,7 +186,9 @@ def scores_of(checkpoint: Path, tables: LabelledClips, sound: MemoryStore | None
         rows["video"] = MemoryStore({}, np.zeros((0, *rows["video"].values.shape[1:]), np.uint8))
     dataset = make_dataset(model.input, StoredClips(model.front_end, rows, clip_ids, labels))
     network, test = folded(model.network, model.example(2, torch.device("cpu"))), params.test
-    return predict_scores(network, dataset, test.n_clips, test.batch_size, torch.device("cpu"), "prob")
+    return predict_scores(
+        network, dataset, n_views=test.n_clips, batch_size=test.batch_size, device=torch.device("cpu"), average="prob"
+    )
 
 
 def robustness(out: Path, seeds: Sequence[int]) -> None:

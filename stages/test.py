@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from avrecog.config import load_params
-from avrecog.evaluation.test import evaluate_model
+from avrecog.evaluation.test import EvaluationPaths, evaluate_model
 from avrecog.inference.settings import TestConfig
 from avrecog.runtime.entry_point import entry_point
 from avrecog.runtime.files import sole_writer
@@ -21,12 +21,11 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, required=True, help="folder for the score files")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
     parser.add_argument("--plots", type=Path, required=True, help="folder for pictures and tables")
-    parser.add_argument("--curve", type=Path, required=True, help="CSV file for the training's numbers by epoch")
     args = parser.parse_args()
     params = load_params(test=TestConfig)
     with sole_writer(args.scores), tracked("test", params, args.model) as run:
-        outs = (args.scores, args.metrics, args.plots, args.curve)
-        run.log(evaluate_model(args.model, args.checkpoints, args.data, params.test, *outs))
+        paths = EvaluationPaths(args.checkpoints, args.data, args.scores, args.metrics, args.plots)
+        run.log(evaluate_model(args.model, paths, params.test))
 
 
 if __name__ == "__main__":

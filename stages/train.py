@@ -11,7 +11,7 @@ from avrecog.models.registry import model_section
 from avrecog.runtime.entry_point import entry_point
 from avrecog.tracking.run import tracked
 from avrecog.training.settings import TrainConfig
-from avrecog.training.train import train_model
+from avrecog.training.train import TrainingTask, train_model
 
 
 @entry_point
@@ -28,9 +28,10 @@ def main() -> None:
         train=TrainConfig,
         model=At(f"models.{args.model}", model_section()),
     )
-    front_end = FrontEnd(params.audio, params.video)
     with tracked("train", params, args.model) as run:
-        run.log(train_model(args.model, params.model, params.train, front_end, args.data, args.out, run.log_epoch))
+        front_end = FrontEnd(params.audio, params.video)
+        task = TrainingTask(args.model, params.model, params.train, front_end, args.data, args.out)
+        run.log(train_model(task, run.log_epoch))
 
 
 if __name__ == "__main__":

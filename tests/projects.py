@@ -97,7 +97,7 @@ ARGUMENTS = {
     "test": [
         *["--model", "{model}", "--checkpoints", "models/{model}", "--data", "data"],
         *["--scores", "results/scores/{model}", "--metrics", "results/metrics/test/{model}.json"],
-        *["--plots", "results/plots/test/{model}", "--curve", "results/plots/training/{model}.csv"],
+        *["--plots", "results/plots/test/{model}"],
     ],
     "benchmark": [
         *["--model", "{model}", "--checkpoints", "models/{model}"],
@@ -109,7 +109,7 @@ ARGUMENTS = {
     ],
     "report": [
         *["--data", "data", "--models", "models", "--metrics", "results/metrics"],
-        *["--plots", "results/plots", "--out", "results/ZOO.md"],
+        *["--plots", "results/plots", "--out", "results/ZOO.md", "--curves", "results/curves"],
     ],
 }
 

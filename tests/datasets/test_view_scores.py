@@ -23,7 +23,14 @@ class FourViews:
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_a_clip_is_the_mean_of_its_views_softmax_or_of_their_logits(batch_size):
     def scores(average):
-        return predict_scores(lambda x: x, FourViews(), None, batch_size, torch.device("cpu"), average)
+        return predict_scores(
+            lambda x: x,
+            FourViews(),
+            n_views=None,
+            batch_size=batch_size,
+            device=torch.device("cpu"),
+            average=average,
+        )
 
     np.testing.assert_allclose(scores("score"), [[4 / 3, 2 / 3], [2.0, 0.0]], rtol=1e-6)
     shares = LOGITS.softmax(dim=1).numpy()

@@ -15,7 +15,7 @@ from avrecog.errors import ScoreError, TrackingError
 from avrecog.experiments.tracked_rows import PARENT_TAG, finished_rows
 from avrecog.scores.predictions import predictions_text, read_predictions
 from avrecog.tracking import provenance
-from avrecog.tracking.rows import comparable_rows
+from avrecog.tracking.rows import ComparableRow, comparable_rows
 from rows import experiment
 from test_cli import avrecog
 
@@ -34,7 +34,7 @@ def log_experiment(root, fold, seed, **more):
         for row in rows:
             path = root / "predictions.csv"
             path.write_text(predictions_text(predictions[row.run_id]))
-            ids[row.model] = log_row(row.model, row.params, row.tags, row.metrics, (), [path])
+            ids[row.model] = log_row(ComparableRow(row.model, row.params, row.tags, row.metrics, files=[path]))
     return ids
 
 
@@ -127,7 +127,7 @@ def test_a_row_without_predictions_cannot_be_compared(root):
     rows, _ = experiment(1, 0, **{"dvc.exp_name": "old"})
     with projects.inside(root):
         with comparable_rows() as log_row:
-            log_row("audio", rows[0].params, rows[0].tags, rows[0].metrics, (), [])
+            log_row(ComparableRow("audio", rows[0].params, rows[0].tags, rows[0].metrics))
         with pytest.raises(ScoreError, match="old: run .* keeps no predictions"):
             compare("old", "old")
 

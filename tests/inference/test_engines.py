@@ -207,7 +207,9 @@ def own_scores(path, waveform):
     log_mel = LogMel(front_end)(torch.from_numpy(waveform)).numpy().astype(np.float16)
     rows = {"audio": MemoryStore({"clip": log_mel})}
     dataset = make_dataset(model.input, StoredClips(model.front_end, rows, ["clip"], np.zeros(1, np.int64)))
-    return predict_scores(model.network, dataset, None, 64, torch.device("cpu"), "prob")[0]
+    return predict_scores(
+        model.network, dataset, n_views=None, batch_size=64, device=torch.device("cpu"), average="prob"
+    )[0]
 
 
 @pytest.mark.parametrize("front_end", [LogMelConfig(n_mels=32), *FRONT_ENDS.values()], ids=["ours", *FRONT_ENDS])

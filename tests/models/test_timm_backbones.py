@@ -79,7 +79,15 @@ def outcome(folder, kind, name):
         network = build_model(config, 5, n_mels=64)
         before = copy.deepcopy(network.state_dict())
         state = torch.random.get_rng_state()
-        rehearse(network, example, example, 5, CPU, "32-true", f"models.m: backbone {config.describe()}")
+        rehearse(
+            network,
+            example,
+            example,
+            n_classes=5,
+            device=CPU,
+            precision="32-true",
+            what=f"models.m: backbone {config.describe()}",
+        )
     except ConfigError as error:
         if f"backbone {name}" not in str(error):
             raise

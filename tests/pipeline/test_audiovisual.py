@@ -92,10 +92,10 @@ def synchronised(project):
     projects.run_stage(project, "train", "--model", "sync", *here, "--out", f"{folder}/models/sync")
     checkpoints = ["--checkpoints", f"{folder}/models/sync"]
     outs = ["--scores", f"{folder}/scores", "--metrics", f"{folder}/sync.json", "--plots", f"{folder}/plots"]
-    curve = ["--curve", f"{folder}/sync.csv"]
-    projects.run_stage(project, "test", "--model", "sync", *checkpoints, *here, *outs, *curve)
+    projects.run_stage(project, "test", "--model", "sync", *checkpoints, *here, *outs)
     best = ["--checkpoint", f"{folder}/models/sync/best.ckpt"]
-    projects.run_stage(project, "probe", "--model", "sync", *best, *here, "--metrics", f"{folder}/probe.json")
+    outs = ["--metrics", f"{folder}/probe.json", "--curve", f"{folder}/sync.csv"]
+    projects.run_stage(project, "probe", "--model", "sync", *best, *here, *outs)
     return project
 
 

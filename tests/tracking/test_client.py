@@ -21,7 +21,7 @@ from avrecog.tracking import client, provenance
 from avrecog.tracking.address import sqlite_address
 from avrecog.tracking.client import ensure_store, experiment_id, open_store
 from avrecog.tracking.outcome import Outcome
-from avrecog.tracking.rows import comparable_rows
+from avrecog.tracking.rows import ComparableRow, comparable_rows
 from avrecog.tracking.run import begin_run, tracked
 
 COUNT = "SELECT count(*) FROM runs"
@@ -43,7 +43,7 @@ def log_row(root, model="audio"):
     """What stage report writes."""
     with projects.inside(root), comparable_rows() as log:
         tags = {"stage": "report", "model": model}
-        return log(model, {"lr": 1}, tags, {"test.top1": 1.0, "test.mean_class_accuracy": 1.0}, (), [])
+        return log(ComparableRow(model, {"lr": 1}, tags, {"test.top1": 1.0, "test.mean_class_accuracy": 1.0}))
 
 
 def client_of(root):

@@ -15,7 +15,7 @@ from avrecog.config import Params
 from avrecog.errors import ConfigError
 from avrecog.runtime.entry_point import entry_point
 from avrecog.tracking.outcome import Outcome
-from avrecog.tracking.rows import comparable_rows
+from avrecog.tracking.rows import ComparableRow, comparable_rows
 from avrecog.tracking.run import tracked
 from waiting import HANGS_S
 
@@ -130,8 +130,9 @@ def test_files_that_cannot_be_stored_hold_up_nothing_else(root, monkeypatch, cap
 def test_a_row_that_cannot_be_written_whole_is_not_there(root):
     def write_two():
         with comparable_rows() as log_row:
-            log_row("rgb", {"lr": 1}, {"model": "rgb"}, {"test.top1": 1.0}, (), [])
-            log_row("audio", {"lr": 1}, {"model": "audio"}, {"test.top1": 1.0}, (), [root / "gone.png"])
+            log_row(ComparableRow("rgb", {"lr": 1}, {"model": "rgb"}, {"test.top1": 1.0}))
+            gone = [root / "gone.png"]
+            log_row(ComparableRow("audio", {"lr": 1}, {"model": "audio"}, {"test.top1": 1.0}, files=gone))
 
     with projects.inside(root), pytest.raises(FileNotFoundError):
         write_two()

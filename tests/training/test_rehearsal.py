@@ -1,6 +1,7 @@
 """What can't be trained is refused before it is, and the rehearsal leaves no trace in what is trained."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 import projects
 from avrecog.config import validate
 from avrecog.errors import ConfigError, OutOfMemoryError
+from avrecog.features.front_end import FrontEnd
 from avrecog.models.onnx_export import to_onnx
 from avrecog.models.registry import model_section
 from avrecog.training import rehearsal, train
@@ -38,7 +40,7 @@ INPUTS = [torch.linspace(0, 1, 8).reshape(2, 4)]
 
 
 def rehearsed(model):
-    rehearse(model, INPUTS, INPUTS, 3, CPU, "32-true", "models.rgb: backbone odd")
+    rehearse(model, INPUTS, INPUTS, n_classes=3, device=CPU, precision="32-true", what="models.rgb: backbone odd")
 
 
 @pytest.mark.parametrize(
@@ -230,8 +232,9 @@ def test_the_first_batch_needs_memory_as_the_others_do():
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has")
 
     config = validate(model_section(), {"architecture": "audio", "depth": 10, "width": 8}, "m")
+    task = train.TrainingTask("audio", config, TrainConfig(), FrontEnd(None, None), Path(), Path())
     with pytest.raises(OutOfMemoryError, match=r"out of GPU memory .*; choose a smaller model or smaller inputs"):
-        train._rehearse("audio", config, Broken(), Clips(), INPUTS, 3, TrainConfig())
+        train._rehearse(task, Broken(), Clips(), INPUTS, 3)
 
 
 def test_one_clip_to_train_on_is_told_from_a_backbone_that_does_not_suit(project, capsys):

@@ -125,7 +125,9 @@ def _predict_file(file: Path, models: Sequence[Speaker], fusion: Fusion, top: in
             silent.append(str(error))
             continue
         dataset = make_dataset(model.input, StoredClips(model.front_end, rows, ["clip"], np.zeros(1, np.int64)))
-        spoken.append(predict_scores(model.network, dataset, None, 64, model.device, "prob"))
+        spoken.append(
+            predict_scores(model.network, dataset, n_views=None, batch_size=64, device=model.device, average="prob")
+        )
         said.append(index)
     tell(file, remarks)
     if not spoken:

@@ -20,6 +20,7 @@ ALONE = Processes()
 def predict_scores(
     model: Callable[..., Values],
     dataset: ClipDataset[Any],
+    *,
     n_views: int | None,
     batch_size: int,
     device: "torch.device | None",

@@ -106,7 +106,12 @@ def _see(network: torch.nn.Module, clips: ClipDataset[Any]) -> None:
 def _features(network: AVSync, clips: ClipDataset[Any]) -> np.ndarray:
     """(N, D), means over views."""
     return predict_scores(
-        lambda frames, log_mel, _: network.features(frames, log_mel), clips, None, BATCH, pick_device(), "score"
+        lambda frames, log_mel, _: network.features(frames, log_mel),
+        clips,
+        n_views=None,
+        batch_size=BATCH,
+        device=pick_device(),
+        average="score",
     )
 
 

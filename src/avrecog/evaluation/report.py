@@ -5,14 +5,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from avrecog.config import flatten, read_yaml
 from avrecog.errors import ManifestError, ScoreError
 from avrecog.runtime.files import atomic_path
-from avrecog.tracking.history import Row, read_history
+from avrecog.tracking.history import Row, read_history, write_history
 from avrecog.tracking.outcome import Outcome
 from avrecog.tracking.provenance import file_digest
+from avrecog.tracking.rows import ComparableRow, LogRow
 
 COLUMNS = (
     "config",
@@ -30,22 +31,6 @@ COLUMNS = (
 )
 
 
-class LogRow(Protocol):
-    """Writes one row for comparison."""
-
-    def __call__(
-        self,
-        name: str,
-        params: dict[str, Any],
-        tags: dict[str, str],
-        metrics: dict[str, float | None],
-        curves: Sequence[tuple[int, Row]],
-        files: Sequence[Path],
-    ) -> object:
-        """Write it."""
-        ...
-
-
 @dataclass(frozen=True)
 class ModelResult:
     """What the stages before left of one model."""
@@ -60,74 +45,91 @@ class ModelResult:
     folder: Path
 
 
-def write_report(
-    models: Sequence[str],
-    params: Mapping[str, Any],
-    data: Path,
-    checkpoints: Path,
-    metrics: Path,
-    plots: Path,
-    out: Path,
-    log_row: LogRow,
-) -> Outcome:
-    """Write `results/ZOO.md`, and one row for each model and one for the fusion.
+@dataclass(frozen=True)
+class ReportPaths:
+    """Where stage report reads and writes."""
+
+    data: Path  # folder of the manifest and the splits, whose digests each row has as tags
+    models: Path  # folder of the checkpoints, one folder a model
+    metrics: Path  # folder of the metric files
+    plots: Path  # folder of the pictures
+    out: Path  # Markdown file for the table
+    curves: Path  # folder for each model's numbers by epoch
+
+
+def write_report(models: Sequence[str], params: Mapping[str, Any], paths: ReportPaths, log_row: LogRow) -> Outcome:
+    """Write `results/ZOO.md` and the training curves, and one row for each model and one for the fusion.
 
     Args:
         models: their names.
         params: the parameters that all of them share, by dotted name; each row adds those of its models.
-        data: folder of the manifest and the splits, whose digests each row has as tags.
-        checkpoints: folder of the checkpoints.
-        metrics: folder of the metric files.
-        plots: folder of the pictures.
-        out: the table to write.
+        paths: where it reads and writes.
         log_row: writes a row of what people compare.
 
     Raises:
         ScoreError: if a metric file is missing or can't be read.
         ManifestError: if the manifest or the splits can't be read.
     """
-    results = [_read_result(name, checkpoints, metrics) for name in models]
-    fusion = _read_json(metrics / "fuse.json")
-    digests = _data_digests(data)
+    results = [_read_result(name, paths) for name in models]
+    fusion = _read_json(paths.metrics / "fuse.json")
+    digests = _data_digests(paths.data)
     rows = [_model_row(result) for result in results]
     if len(models) > 1:
         rows.append(_fusion_row(results, fusion))
-    with atomic_path(out) as temporary:
-        temporary.write_text(_page(rows, results, fusion, plots / "fuse" / "methods.csv"), encoding="utf-8")
+    with atomic_path(paths.out) as temporary:
+        temporary.write_text(_page(rows, results, fusion, paths.plots / "fuse" / "methods.csv"), encoding="utf-8")
     for result in results:
+        write_history(paths.curves / f"{result.name}.csv", result.history)
         log_row(
-            name=result.name,
-            params={**params, **dict(flatten(result.config))},
-            tags={"model": result.name, "stage": "report"} | digests,
-            metrics=_test_numbers(result.test) | _numbers("benchmark", result.benchmark),
-            curves=[(int(row["epoch"]), {key: row[key] for key in row if key != "epoch"}) for row in result.history],
-            files=sorted((plots / "test" / result.name).glob("*")) + [result.folder / "config.yaml"],
+            ComparableRow(
+                name=result.name,
+                params={**params, **dict(flatten(result.config))},
+                tags={"model": result.name, "stage": "report"} | digests,
+                metrics=_test_numbers(result.test) | _numbers("benchmark", result.benchmark),
+                curves=_curves(result.history),
+                files=sorted((paths.plots / "test" / result.name).glob("*")) + [result.folder / "config.yaml"],
+            )
         )
     if len(models) > 1:
-        log_row(
-            name="fusion",
-            params={**params, **{key: value for result in results for key, value in _own_parameters(result).items()}}
-            | {f"coefficients.{name}": round(value, 4) for name, value in (fusion["coefficients"] or {}).items()},
-            tags={"model": "fusion", "stage": "report", "fusion.method": fusion["method"]} | digests,
-            metrics=_numbers("test", {**fusion["test"], "n_clips": fusion["n_clips"]})
-            | _numbers("val", fusion["val"])
-            | _fused_cost(results)
-            | _gain(fusion),
-            curves=(),
-            files=[*sorted((plots / "fuse").glob("*")), out],
-        )
-    best, gain = fusion["best_single"], fusion["gain"]
+        log_row(_fusion_entry(results, fusion, params, digests, paths))
+    measured = {
+        "test.top1": fusion["test"]["top1"],
+        "best_single.top1": fusion["best_single"]["top1"],
+        "gain.top1": fusion["gain"]["top1"],
+    }
     what = f"{len(models)} models and their fusion" if len(models) > 1 else "1 model"
-    summary = f"{what} -> {out}\n{_short_table(rows)}"
-    return Outcome(
-        summary,
-        {"test.top1": fusion["test"]["top1"], "best_single.top1": best["top1"], "gain.top1": gain["top1"]},
-        files=[out],
+    return Outcome(f"{what} -> {paths.out}\n{_short_table(rows)}", measured, files=[paths.out])
+
+
+def _fusion_entry(
+    results: Sequence[ModelResult],
+    fusion: dict[str, Any],
+    params: Mapping[str, Any],
+    digests: Mapping[str, str],
+    paths: ReportPaths,
+) -> ComparableRow:
+    """The fusion's row of what people compare."""
+    own = {key: value for result in results for key, value in _own_parameters(result).items()}
+    coefficients = {f"coefficients.{name}": round(value, 4) for name, value in (fusion["coefficients"] or {}).items()}
+    return ComparableRow(
+        name="fusion",
+        params={**params, **own, **coefficients},
+        tags={"model": "fusion", "stage": "report", "fusion.method": fusion["method"], **digests},
+        metrics=_numbers("test", {**fusion["test"], "n_clips": fusion["n_clips"]})
+        | _numbers("val", fusion["val"])
+        | _fused_cost(results)
+        | _gain(fusion),
+        files=[*sorted((paths.plots / "fuse").glob("*")), paths.out],
     )
 
 
-def _read_result(name: str, checkpoints: Path, metrics: Path) -> ModelResult:
-    folder = checkpoints / name
+def _curves(history: Sequence[Row]) -> list[tuple[int, Row]]:
+    """The numbers of each epoch, by its number."""
+    return [(int(row["epoch"]), {key: row[key] for key in row if key != "epoch"}) for row in history]
+
+
+def _read_result(name: str, paths: ReportPaths) -> ModelResult:
+    folder, metrics = paths.models / name, paths.metrics
     config = read_yaml(folder / "config.yaml")
     try:
         backbone, inputs = config.pop("backbone"), config.pop("inputs")

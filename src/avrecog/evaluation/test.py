@@ -2,12 +2,14 @@
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from avrecog.config import flatten
 from avrecog.datasets.open import Features, open_features, open_split
 from avrecog.datasets.view_scores import predict_scores
 from avrecog.errors import CheckpointError
@@ -37,106 +39,114 @@ from avrecog.runtime.device import (
 from avrecog.runtime.files import atomic_path, write_table
 from avrecog.scores.npz import write_scores
 from avrecog.scores.predictions import FILE, write_predictions
-from avrecog.scores.table import ScoreTable, probabilities
-from avrecog.tracking.history import Row, read_history, write_history
+from avrecog.scores.table import ScoreTable, Split, probabilities
+from avrecog.tracking.history import Row, read_history
 from avrecog.tracking.outcome import Outcome
 
 CALIBRATION_VIEWS = 128  # of training clips, for engine onnxruntime-int8
 
 
-def evaluate_model(
-    name: str,
-    checkpoints: Path,
-    data: Path,
-    config: TestConfig,
-    scores: Path,
-    metrics_path: Path,
-    plots: Path,
-    curve: Path,
-) -> Outcome:
+@dataclass(frozen=True)
+class EvaluationPaths:
+    """Where stage test reads and writes."""
+
+    checkpoints: Path  # folder that stage train wrote
+    data: Path  # folder of the tables and the stores
+    scores: Path  # folder for the score files
+    metrics: Path  # JSON file
+    plots: Path  # folder for pictures and tables
+
+
+def evaluate_model(name: str, paths: EvaluationPaths, config: TestConfig) -> Outcome:
     """Score val and test with a trained model.
 
-    Writes `scores/val.npz` and `scores/test.npz`, the metrics of test with the few of val that people choose by, and
-    into `plots` what it said about every test clip, the per-class table, the confusion matrix, the reliability diagram
-    and the training curves; those go to `curve` as numbers too, a file that DVC can draw, unlike one of many in
-    `checkpoints`.
+    Writes `val.npz` and `test.npz`, the metrics of test with the few of val that people choose by, and into
+    `paths.plots` what it said about every test clip, the per-class table, the confusion matrix, the reliability diagram
+    and the training curves.
 
     Raises:
         CheckpointError: if the checkpoint is of other classes than the manifest has.
     """
-    model = load_model(checkpoints / f"{config.checkpoint}.ckpt", name)
-    tables = LabelledClips.read(data)
+    model = load_model(paths.checkpoints / f"{config.checkpoint}.ckpt", name)
+    tables = LabelledClips.read(paths.data)
     if list(model.input.classes or tables.classes) != model.classes:
         raise CheckpointError(
-            f"{checkpoints}: was trained on other classes than {data}/labels.txt has; run `dvc repro train`"
+            f"{paths.checkpoints}: was trained on other classes than {paths.data}/labels.txt has; run `dvc repro train`"
         )
-    device = pick_device()
-    results: dict[str, ScoreTable] = {}
     precision = precision_in_force(engine_precision(config.engine, config.precision))
-    features = open_features(model.input, model.front_end, data / "features", tables)
+    features = open_features(model.input, model.front_end, paths.data / "features", tables)
+    val, table, seconds = _score_splits(model, features, config, precision)
+    for each in (val, table):
+        write_scores(paths.scores / f"{each.split}.npz", each)
+    test_probabilities = probabilities(table)
+    test = classification_metrics(test_probabilities, table.labels)
+    low, high = bootstrap_interval(correct_clips(test_probabilities, table.labels))
+    # a list would not be shown by dvc
+    test |= {"top1_low": low, "top1_high": high, "n_left_out": len(table.left_out)}
+    test["inference_ms_per_clip"] = seconds / len(table.labels) * 1000
+    on_val = classification_metrics(probabilities(val), val.labels)
+    measured = {"test": test, "val": {key: on_val[key] for key in ("top1", "log_loss", "n_clips")}}
+    facts = {"precision": precision, "engine": config.engine}
+    device = device_name(pick_device())
+    metrics = {
+        **measured["test"],
+        "val": measured["val"],
+        "checkpoint": config.checkpoint,
+        **facts,
+        "peak_memory_mib": peak_memory_mib(),
+        "gpu_memory_mib": gpu_memory_mib(),
+        "device": device,
+    }
+    with atomic_path(paths.metrics) as temporary:
+        temporary.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    if config.result_json:
+        _write_result_json(paths.scores / "result.json", table)
+    files = _write_plots(paths.plots, table, test_probabilities, read_history(paths.checkpoints / "history.csv"))
+    summary = (
+        f"{name} (epoch {model.epoch}), {test['n_clips']:,} test clips: top-1 {test['top1']:.3f}, top-5 "
+        f"{test['top5']:.3f}, mean class accuracy {test['mean_class_accuracy']:.3f}; {test['n_left_out']} clips lack "
+        f"what it needs; {test['inference_ms_per_clip']:.1f} ms a clip on {device}"
+    )
+    return Outcome(summary, {key: float(value) for key, value in flatten(measured)}, files=files, facts=facts)
+
+
+def _score_splits(
+    model: TrainedModel, features: Features, config: TestConfig, precision: str
+) -> tuple[ScoreTable, ScoreTable, float]:
+    """The scores of val and of test, and the seconds that those of test took."""
+    device, tables, seconds = pick_device(), [], 0.0
     calibration = _calibration(model, features) if config.engine == "onnxruntime-int8" else ()
     network = start_engine(config.engine, model, device, calibration)
-    seconds = 0.0
-    for split in ("val", "test"):
+    splits: tuple[Split, Split] = ("val", "test")
+    for split in splits:
         opened = open_split(model.input, features, split)
-        clips = opened.clips
         began = time.perf_counter()
         with reduced_precision(device, precision), explained_out_of_memory("lower test.batch_size"):
             values = predict_scores(
-                network, clips, config.n_clips, config.batch_size, device, config.average_clips, progress=True
+                network,
+                opened.clips,
+                n_views=config.n_clips,
+                batch_size=config.batch_size,
+                device=device,
+                average=config.average_clips,
+                progress=True,
             )
         synchronise(device)
         seconds = time.perf_counter() - began  # of the last split, test
-        results[split] = ScoreTable(
-            clip_ids=np.array(clips.clip_ids),
-            labels=clips.labels,
-            scores=values,
-            classes=tuple(model.classes),
-            kind="probabilities" if config.average_clips == "prob" else "logits",
-            model=name,
-            split=split,
-            left_out=np.array(opened.left_out, dtype=str),
+        tables.append(
+            ScoreTable(
+                clip_ids=np.array(opened.clips.clip_ids),
+                labels=opened.clips.labels,
+                scores=values,
+                classes=tuple(model.classes),
+                kind="probabilities" if config.average_clips == "prob" else "logits",
+                model=model.name,
+                split=split,
+                left_out=np.array(opened.left_out, dtype=str),
+            )
         )
-        write_scores(scores / f"{split}.npz", results[split])
-    table = results["test"]
-    test_probabilities = probabilities(table)
-    numbers = classification_metrics(test_probabilities, table.labels)
-    low, high = bootstrap_interval(correct_clips(test_probabilities, table.labels))
-    on_val = classification_metrics(probabilities(results["val"]), results["val"].labels)
-    val = {key: on_val[key] for key in ("top1", "log_loss", "n_clips")}
-    ms_per_clip = seconds / len(table.labels) * 1000
-    metrics = {
-        **numbers,
-        "top1_low": low,  # of the 95 % interval; a list would not be shown by dvc
-        "top1_high": high,
-        "val": val,
-        "n_left_out": len(table.left_out),
-        "checkpoint": config.checkpoint,
-        "precision": precision,
-        "engine": config.engine,
-        "inference_ms_per_clip": ms_per_clip,
-        "peak_memory_mib": peak_memory_mib(),
-        "gpu_memory_mib": gpu_memory_mib(),
-        "device": device_name(device),
-    }
-    with atomic_path(metrics_path) as temporary:
-        temporary.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    if config.result_json:
-        _write_result_json(scores / "result.json", table)
-    history = read_history(checkpoints / "history.csv")
-    write_history(curve, history)
-    files = _write_plots(plots, table, test_probabilities, history)
-    summary = (
-        f"{name} (epoch {model.epoch}), {numbers['n_clips']:,} test clips: top-1 {numbers['top1']:.3f}, top-5 "
-        f"{numbers['top5']:.3f}, mean class accuracy {numbers['mean_class_accuracy']:.3f}; "
-        f"{len(table.left_out)} clips lack what it needs; {ms_per_clip:.1f} ms a clip "
-        f"on {metrics['device']}"
-    )
-    logged: dict[str, float | None] = {f"test.{key}": float(value) for key, value in numbers.items()}
-    logged |= {f"val.{key}": float(value) for key, value in val.items()}
-    logged |= {"test.top1_low": low, "test.top1_high": high}
-    logged |= {"test.inference_ms_per_clip": ms_per_clip, "test.n_left_out": len(table.left_out)}
-    return Outcome(summary, logged, files=files, facts={"precision": precision, "engine": config.engine})
+    val, test = tables
+    return val, test, seconds
 
 
 def _calibration(model: TrainedModel, features: Features) -> list[tuple[Tensor, ...]]:

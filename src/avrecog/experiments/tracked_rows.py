@@ -1,7 +1,7 @@
 """The rows of MLflow's experiment `avrecog` as plain data, and the parents under which several of them stand."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from avrecog.errors import ScoreError, TrackingError
 from avrecog.scores.predictions import FILE, Predictions, predictions_text, read_predictions
 from avrecog.tracking.address import given_address
 from avrecog.tracking.client import ROWS_EXPERIMENT, database_path, experiment_id, open_store, readable
-from avrecog.tracking.rows import comparable_rows
+from avrecog.tracking.rows import ComparableRow, LogRow, comparable_rows
 
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's page folds a run with it below that run
 GROUP_TAG = "gathered"  # of a parent: which group it stands for
@@ -146,10 +146,10 @@ def _identity(tags: Mapping[str, str], model: str) -> tuple[str | None, str | No
     return tags.get(GROUP_TAG), tags.get(CONTENT_TAG), model
 
 
-def _write(log_row: Callable[..., str], parent: Parent, folder: Path) -> str:
+def _write(log_row: LogRow, parent: Parent, folder: Path) -> str:
     folder.mkdir()
     files = []
     for seed, table in parent.predictions.items():
         files.append(folder / f"{OF_SEED}{seed}.csv")
         files[-1].write_text(predictions_text(table), encoding="utf-8", newline="")
-    return log_row(f"{parent.model} gathered", parent.params, parent.tags, parent.metrics, (), files)
+    return log_row(ComparableRow(f"{parent.model} gathered", parent.params, parent.tags, parent.metrics, files=files))

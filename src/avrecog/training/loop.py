@@ -205,11 +205,11 @@ class Trainer:
                 probabilities = predict_scores(
                     lambda *inputs: functional_call(self.bare_model, weights, inputs),
                     val,
-                    1,
-                    self.config.batch_size,
-                    self.device,
-                    "prob",
-                    self.processes,
+                    n_views=1,
+                    batch_size=self.config.batch_size,
+                    device=self.device,
+                    average="prob",
+                    processes=self.processes,
                 )
         finally:
             self.bare_model.train()
@@ -249,27 +249,12 @@ class Trainer:
         Raises:
             ConfigError: if a batch has fewer clips than there are processes.
         """
-        config, epoch, processes = self.config, self.epochs_done, self.processes
-        order = epoch_generator(config.seed, epoch, 0).permutation(len(train))
-        batches = cut(order, config.batch_size)
-        if min(len(batch) for batch in batches) < processes.n:
-            raise ConfigError(
-                f"params.yaml: a batch has {min(len(batch) for batch in batches)} clips, fewer than the {processes.n} "
-                f"processes; raise train.batch_size or start fewer"
-            )
-        draw = train.draw(config.seed, epoch)
-        alpha = config.augment.mixup_alpha
-        mixup = draw_mixup(epoch_generator(config.seed, epoch, 2), len(train), alpha) if alpha > 0 else None
+        epoch, processes = self.epochs_done, self.processes
+        batches = self._cut(train)
+        make = self._batch_maker(train, batches)
         losses = torch.zeros(len(batches), device=self.device)
         checked = self.steps_done
         checks_every = 1 if self.device.type == "cpu" else GPU_CHECKS_EVERY
-
-        def share(step: int) -> np.ndarray:
-            return np.array_split(batches[step], processes.n)[processes.rank]
-
-        def make(step: int) -> Batch:
-            return make_batch(train, share(step), draw, mixup, self.device)
-
         self.model.train()
         with made_ahead(make, len(batches), self.device) if self.reads_ahead else contextlib.nullcontext(make) as take:
             for step in range(self.steps_done, len(batches)):
@@ -279,33 +264,67 @@ class Trainer:
                         return False
                     if save:
                         control.save()
-                lr = learning_rate(epoch + (step + 0.5) / len(batches), config)
+                lr = learning_rate(epoch + (step + 0.5) / len(batches), self.config)
                 for group in self.optimizer.param_groups:
                     group["lr"] = lr
-                n = len(share(step))
+                n = len(self._share(batches[step]))
                 with explained_out_of_memory(OUT_OF_MEMORY):
                     batch = take(step)
-                    torch.manual_seed(
-                        _step_seed(config.seed, epoch, step, processes.rank)
-                    )  # dropout; same after a restart
+                    # for dropout; the same after a restart
+                    torch.manual_seed(_step_seed(self.config.seed, epoch, step, processes.rank))
                     loss, n_right = self._loss(batch)
                     losses[step] = loss.detach()
                     if (step + 1) % checks_every == 0 or step + 1 == len(batches):
                         self._check(losses[checked : step + 1], checked, batches, train)
                         checked = step + 1
-                    self.optimizer.zero_grad()
-                    self.fabric.backward(loss * (n * processes.n / len(batches[step])))
-                    if config.clip_grad_norm is not None:
-                        self.fabric.clip_gradients(
-                            self.model, self.optimizer, max_norm=config.clip_grad_norm, error_if_nonfinite=False
-                        )
-                    self.optimizer.step()
-                if self.average is not None:
-                    self.average.update(self.bare_model)
+                    self._update(loss * (n * processes.n / len(batches[step])))
                 self._sums += torch.stack((loss.detach().double() * n, n_right.double()))
                 self.steps_done = step + 1
                 progress.set_postfix_str(f"batch {step + 1}/{len(batches)}", refresh=False)
         return True
+
+    def _cut(self, train: ClipDataset[Any]) -> list[np.ndarray]:
+        """The batches of the epoch under way, those of all processes.
+
+        Raises:
+            ConfigError: if one has fewer clips than there are processes.
+        """
+        order = epoch_generator(self.config.seed, self.epochs_done, 0).permutation(len(train))
+        batches = cut(order, self.config.batch_size)
+        fewest = min(len(batch) for batch in batches)
+        if fewest < self.processes.n:
+            raise ConfigError(
+                f"params.yaml: a batch has {fewest} clips, fewer than the {self.processes.n} processes; raise "
+                f"train.batch_size or start fewer"
+            )
+        return batches
+
+    def _share(self, batch: np.ndarray) -> np.ndarray:
+        """The clips of a batch that are for the process here."""
+        return np.array_split(batch, self.processes.n)[self.processes.rank]
+
+    def _batch_maker(self, train: ClipDataset[Any], batches: list[np.ndarray]) -> Callable[[int], Batch]:
+        """What makes this process's share of the batch of a step."""
+        seed, epoch, alpha = self.config.seed, self.epochs_done, self.config.augment.mixup_alpha
+        draw = train.draw(seed, epoch)
+        mixup = draw_mixup(epoch_generator(seed, epoch, 2), len(train), alpha) if alpha > 0 else None
+
+        def make(step: int) -> Batch:
+            return make_batch(train, self._share(batches[step]), draw, mixup, self.device)
+
+        return make
+
+    def _update(self, loss: Tensor) -> None:
+        """One step of the optimiser, and of the average of the weights."""
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        if self.config.clip_grad_norm is not None:
+            self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.config.clip_grad_norm, error_if_nonfinite=False
+            )
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.bare_model)
 
     def _agreed(self, control: Control) -> tuple[bool, bool]:
         """Whether any process wants to stop, and to save; if so the first one holds the sums of all."""

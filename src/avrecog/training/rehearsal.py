@@ -25,6 +25,7 @@ def rehearse(
     model: nn.Module,
     batch: Sequence[Tensor],
     example: Sequence[Tensor],
+    *,
     n_classes: int,
     device: torch.device,
     precision: str,

@@ -34,6 +34,7 @@ class Session(Control):
         trainer: Trainer,
         config: TrainConfig,
         out: Path,
+        *,
         description: Mapping[str, Any],
         digest: str,
         signals: StopSignals,

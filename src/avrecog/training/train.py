@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,32 @@ from avrecog.training.warm_start import initial_model, standardise_inputs
 log = logging.getLogger(__name__)
 
 
-def train_model(
-    name: str,
-    config: ModelConfig,
-    train: TrainConfig,
-    front_end: FrontEnd,
-    data: Path,
-    out: Path,
-    log_epoch: Callable[[int, Row], None],
-) -> Outcome:
-    """Train model `name` and write `best.ckpt`, `last.ckpt`, `history.csv` and `config.yaml` into `out`.
+@dataclass(frozen=True)
+class TrainingTask:
+    """A model to train: what, on what, and where to."""
+
+    name: str
+    config: ModelConfig  # its section below `models`
+    train: TrainConfig  # section `train`, before the model's own overrides
+    front_end: FrontEnd  # sections `audio` and `video`
+    data: Path  # folder of the manifest, the splits, the labels and `features`
+    out: Path  # folder of the checkpoints
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A model at its beginning, and the clips that it learns from and is validated on."""
+
+    model: nn.Module
+    fresh: list[str]  # its tensors that did not come from `init_from`
+    train: OpenSplit
+    val: OpenSplit
+    description: dict[str, Any]  # what every checkpoint says of the model
+    digest: str  # of all that the training hangs on
+
+
+def train_model(task: TrainingTask, log_epoch: Callable[[int, Row], None]) -> Outcome:
+    """Train a model and write `best.ckpt`, `last.ckpt`, `history.csv` and `config.yaml` into `task.out`.
 
     A training that was stopped by a signal goes on from its last step, one that was killed from its last epoch or, in
     long epochs, from what was saved at most ten minutes before; one that ended at `train.max_hours` from there once
@@ -56,38 +73,27 @@ def train_model(
     Under torchrun all processes call this, and the first one writes.
 
     Args:
-        name: the model's name.
-        config: its section below `models`.
-        train: section `train`, before the model's own overrides.
-        front_end: sections `audio` and `video`.
-        data: the folder of the manifest, the splits, the labels and `features`.
-        out: the folder of the checkpoints.
+        task: the model, its data and its folder.
         log_epoch: called with the step and the numbers of each epoch.
 
     Raises:
         ConfigError: if an override is wrong or the front end doesn't suit the model.
-        LockError: if another process is training into `out`.
+        LockError: if another process is training into `task.out`.
         TrainingError: if the loss explodes, or `train.max_hours` ends before the first validation.
         OutOfMemoryError: if the device can't hold the batch.
     """
-    in_force, overridden = settings_in_force(train, config.train, name)
-    _say_what_is_in_force(name, in_force, overridden)
-    tables = LabelledClips.read(data)
+    in_force, overridden = settings_in_force(task.train, task.config.train, task.name)
+    _say_what_is_in_force(task.name, in_force, overridden)
+    task = replace(task, train=in_force)
+    tables = LabelledClips.read(task.data)
     here = processes()
-    with sole_writer(out) if here.is_first else contextlib.nullcontext(), StopSignals(alone=here.n == 1) as signals:
-        return _train(name, config, in_force, front_end, tables, data / "features", out, log_epoch, signals)
+    lock = sole_writer(task.out) if here.is_first else contextlib.nullcontext()
+    with lock, StopSignals(alone=here.n == 1) as signals:
+        return _train(task, tables, log_epoch, signals)
 
 
 def _train(
-    name: str,
-    config: ModelConfig,
-    train: TrainConfig,
-    front_end: FrontEnd,
-    tables: LabelledClips,
-    features: Path,
-    out: Path,
-    log_epoch: Callable[[int, Row], None],
-    signals: StopSignals,
+    task: TrainingTask, tables: LabelledClips, log_epoch: Callable[[int, Row], None], signals: StopSignals
 ) -> Outcome:
     """Train; on a signal, save the state and do what it asks for.
 
@@ -97,96 +103,115 @@ def _train(
     began = time.perf_counter()
     here = processes()
     check_a_gpu_each(here)
-    model_input = config.input()
-    stored = open_features(model_input, front_end, features, tables)
-    train_split = open_split(model_input, stored, "train", train.augment)
-    val_split = open_split(model_input, stored, "val")
-    train_clips = train_split.clips
-    torch.manual_seed(train.seed)
-    classes = list(model_input.classes or tables.classes)
-    model, fresh = initial_model(config, front_end, len(classes))
-    begins_anew = config.init_from in (None, "imagenet") or "standardise.mean" in fresh
-    if begins_anew and isinstance(train_clips, HasLogMel):  # frames are standardised by constants
-        standardise_inputs(model, train_clips)
-    example = example_batch(model_input.tensors(front_end), 2, torch.device("cpu"))
-    _rehearse(name, config, model, train_clips, example, len(classes), train)
-    if here.is_first and not config.exports:
-        section = {key: value for key, value in plain(config).items() if key not in ("init_from", "train")}
-        say_missing_engines(name, model, example, [section, [list(value.shape) for value in example], len(classes)])
-    trainer = Trainer(model, train, here)
-    description = {
-        "model": name,
-        "config": plain(config),
-        "classes": classes,
-        "front_end": plain({"audio": front_end.audio, "video": front_end.video}),
-        # the median: what the benchmark takes for a clip
-        "typical_rows": int(np.median(stored.stored.lengths(train_clips.clip_ids))),
-    }
-    digest = _digest(description, plain(train), config.init_from, (train_split, val_split))
-    session = Session(trainer, train, out, description, digest, signals, log_epoch)
+    ready = _prepare(task, tables)
+    trainer = Trainer(ready.model, task.train, here)
+    session = Session(
+        trainer,
+        task.train,
+        task.out,
+        description=ready.description,
+        digest=ready.digest,
+        signals=signals,
+        log_epoch=log_epoch,
+    )
     if here.is_first:
-        _write_config(out / "config.yaml", name, config, train, front_end)
+        _write_config(task)
     bar = tqdm(
-        total=train.epochs,
+        total=task.train.epochs,
         initial=session.first_epoch,
         unit="epoch",
-        desc=f"train {name}",
+        desc=f"train {task.name}",
         mininterval=1,
         disable=not here.is_first,
     )
     with bar:
         try:
-            finished = trainer.fit(train_clips, val_split.clips, session.after_epoch, bar, session)
+            finished = trainer.fit(ready.train.clips, ready.val.clips, session.after_epoch, bar, session)
         except DivergedError as error:
             raise session.diverged(error) from None
     if not finished:
         session.stopped()
+    return _outcome(task, ready, trainer, session, time.perf_counter() - began)
+
+
+def _prepare(task: TrainingTask, tables: LabelledClips) -> _Prepared:
+    """The model at its beginning and its clips, after one batch has been tried."""
+    config, train, front_end = task.config, task.train, task.front_end
+    model_input = config.input()
+    features = open_features(model_input, front_end, task.data / "features", tables)
+    splits = (open_split(model_input, features, "train", train.augment), open_split(model_input, features, "val"))
+    clips = splits[0].clips
+    torch.manual_seed(train.seed)
+    classes = list(model_input.classes or tables.classes)
+    model, fresh = initial_model(config, front_end, len(classes))
+    begins_anew = config.init_from in (None, "imagenet") or "standardise.mean" in fresh
+    if begins_anew and isinstance(clips, HasLogMel):  # frames are standardised by constants
+        standardise_inputs(model, clips)
+    example = example_batch(model_input.tensors(front_end), 2, torch.device("cpu"))
+    _rehearse(task, model, clips, example, len(classes))
+    if processes().is_first and not config.exports:
+        section = {key: value for key, value in plain(config).items() if key not in ("init_from", "train")}
+        shapes = [list(value.shape) for value in example]
+        say_missing_engines(task.name, model, example, [section, shapes, len(classes)])
+    description = {
+        "model": task.name,
+        "config": plain(config),
+        "classes": classes,
+        "front_end": plain({"audio": front_end.audio, "video": front_end.video}),
+        # the median: what the benchmark takes for a clip
+        "typical_rows": int(np.median(features.stored.lengths(clips.clip_ids))),
+    }
+    digest = _digest(description, plain(train), config.init_from, splits)
+    return _Prepared(model, fresh, *splits, description, digest)
+
+
+def _outcome(task: TrainingTask, ready: _Prepared, trainer: Trainer, session: Session, seconds: float) -> Outcome:
+    """What the stage has to say.
+
+    Raises:
+        TrainingError: if no epoch was validated.
+    """
+    train, clips = task.train, ready.train.clips
     validated = [row for row in trainer.history if "val_top1" in row]
     if not validated:
         raise TrainingError(
             f"train.max_hours ({train.max_hours:g}) ended before the first validation; raise it, and the training goes "
             f"on, or lower train.val_interval"
         )
-    seconds = time.perf_counter() - began
-    best_row = max(validated, key=merit)
-    n_shorter = int(getattr(train_clips, "n_shorter", 0))
-    n_one_sided = int(getattr(train_clips, "n_one_sided", 0))
+    best = max(validated, key=merit)
+    metrics: dict[str, float | None] = {
+        "val.top1": best["val_top1"],
+        "val.loss": best["val_loss"],
+        "best_epoch": best["epoch"],
+        "n_train": len(clips),
+        "n_val": len(ready.val.clips),
+        "n_left_out": len(ready.train.left_out) + len(ready.val.left_out),
+        "n_shorter_than_window": int(getattr(clips, "n_shorter", 0)),
+        "n_one_sided": int(getattr(clips, "n_one_sided", 0)),
+        "parameters": sum(parameter.numel() for parameter in ready.model.parameters()),
+        "samples_per_s": len(clips) * (trainer.epochs_done - session.first_epoch) / seconds,
+    }
+    finished = trainer.epochs_done == train.epochs
     done = f"{train.epochs} epochs" if finished else f"{trainer.epochs_done} of {train.epochs} epochs"
     summary = (
-        f"{name}, {done} of {len(train_clips):,} clips in {seconds:.0f} s: val top-1 "
-        f"{best_row['val_top1']:.3f} at epoch {best_row['epoch']:.0f} -> {out}; "
-        f"{len(train_split.left_out)} training clips lack what the model needs, {n_shorter} are padded to its window"
+        f"{task.name}, {done} of {metrics['n_train']:,} clips in {seconds:.0f} s: val top-1 "
+        f"{metrics['val.top1']:.3f} at epoch {metrics['best_epoch']:.0f} -> {task.out}; "
+        f"{len(ready.train.left_out)} training clips lack what the model needs, "
+        f"{metrics['n_shorter_than_window']} are padded to its window"
     )
-    metrics: dict[str, float | None] = {
-        "val.top1": best_row["val_top1"],
-        "val.loss": best_row["val_loss"],
-        "best_epoch": best_row["epoch"],
-        "n_train": len(train_clips),
-        "n_val": len(val_split.clips),
-        "n_left_out": len(train_split.left_out) + len(val_split.left_out),
-        "n_shorter_than_window": n_shorter,
-        "n_one_sided": n_one_sided,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "samples_per_s": len(train_clips) * (trainer.epochs_done - session.first_epoch) / seconds,
-    }
+    here = processes()
     facts = {"precision": str(precision_in_force(train.precision)), "seed": str(train.seed), "processes": str(here.n)}
     if session.code_changed:
         facts["code_changed"] = "true"
     if not finished:
         facts["stopped_by"] = "train.max_hours"
-    if fresh:
-        facts["fresh_weights"] = ", ".join(fresh)[:500]
-    return Outcome(summary, metrics, files=[out / "history.csv", out / "config.yaml"], facts=facts)
+    if ready.fresh:
+        facts["fresh_weights"] = ", ".join(ready.fresh)[:500]
+    return Outcome(summary, metrics, files=[task.out / "history.csv", task.out / "config.yaml"], facts=facts)
 
 
 def _rehearse(
-    name: str,
-    config: ModelConfig,
-    model: nn.Module,
-    clips: ClipDataset[Any],
-    example: Sequence[Tensor],
-    n_classes: int,
-    train: TrainConfig,
+    task: TrainingTask, model: nn.Module, clips: ClipDataset[Any], example: Sequence[Tensor], n_classes: int
 ) -> None:
     """Try a step on the first two clips, or twice the one there is, which fit refuses where that isn't enough.
 
@@ -194,12 +219,19 @@ def _rehearse(
         ConfigError: if the model fails.
         OutOfMemoryError: if the device can't hold it.
     """
-    device = pick_device()
+    device, train = pick_device(), task.train
     torch.use_deterministic_algorithms(train.deterministic)  # which not every layer has on a GPU
-    what = f"models.{name}: backbone {config.describe()}"
     with explained_out_of_memory(SMALLER):
         batch = clips.training_batch(np.arange(2) % len(clips), clips.draw(train.seed, 0), device)
-    rehearse(model, batch, example, n_classes, device, precision_in_force(train.precision), what)
+    rehearse(
+        model,
+        batch,
+        example,
+        n_classes=n_classes,
+        device=device,
+        precision=precision_in_force(train.precision),
+        what=f"models.{task.name}: backbone {task.config.describe()}",
+    )
     if device.type == "cuda":
         torch.cuda.empty_cache()  # which PyTorch would keep for tensors of these sizes
 
@@ -232,16 +264,17 @@ def _digest(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write_config(path: Path, name: str, config: ModelConfig, train: TrainConfig, front_end: FrontEnd) -> None:
+def _write_config(task: TrainingTask) -> None:
     """The resolved configuration, for people and for the rows that are compared, and what model it makes."""
+    config = task.config
     resolved = {
         "backbone": config.describe(),
         "inputs": list(config.input().modalities),
-        "models": {name: {key: value for key, value in plain(config).items() if key != "train"}},
-        "train": plain(train),
-        "audio": plain(front_end.audio),
-        "video": plain(front_end.video),
+        "models": {task.name: {key: value for key, value in plain(config).items() if key != "train"}},
+        "train": plain(task.train),
+        "audio": plain(task.front_end.audio),
+        "video": plain(task.front_end.video),
     }
     yaml = YAML()
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic_path(task.out / "config.yaml") as temporary, temporary.open("w", encoding="utf-8") as file:
         yaml.dump(resolved, file)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from avrecog.errors import TrackingError
 from avrecog.runtime.files import atomic_path
 from avrecog.tracking.client import STAGES_EXPERIMENT, experiment_id, open_store, readable
-from avrecog.tracking.rows import comparable_rows
+from avrecog.tracking.rows import ComparableRow, comparable_rows
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,7 +85,7 @@ def log_study(
     ]
     tags = {"stage": "sweep", STUDY_TAG: study, "objective": objective}
     with comparable_rows(STAGES_EXPERIMENT) as log_run:
-        log_run(study, {"objective": objective, **values}, tags, numbers, curve, [table])
+        log_run(ComparableRow(study, {"objective": objective, **values}, tags, numbers, curve, [table]))
     with readable():
         for run in before:
             client.delete_run(run.info.run_id)
