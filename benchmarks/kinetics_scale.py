@@ -129,8 +129,7 @@ def digests():
 
 def splits():
     rows = annotated()
-    columns = ([row.path for row in rows], [row.label for row in rows], [row.group for row in rows])
-    return lambda: make_splits(*columns, [row.split for row in rows], [None] * len(rows), None, 0.02, 0.2, 0)
+    return lambda: make_splits([row.path for row in rows], rows, data())
 
 
 def whole_prepare():

@@ -47,7 +47,7 @@ def crops() -> list[Row]:
             np.save(Path(folder) / f"{number}.npy", rows.astype(np.float32))
         writer.finish()
         store = Store(Path(folder) / "audio")
-        clips = AudioClips(store, store.clip_ids, np.zeros(N_CLIPS, np.int64), MEL_FRAMES, LogMelConfig(), AudioAugmentConfig())
+        clips = AudioClips(store, store.clip_ids, np.zeros(N_CLIPS, np.int64), mel_frames=MEL_FRAMES, front_end=LogMelConfig(), augment=AudioAugmentConfig())
         chosen = rng.integers(0, N_CLIPS, CROPS).reshape(-1, BATCH)
         starts = rng.integers(0, N_ROWS - MEL_FRAMES + 1, CROPS).reshape(-1, BATCH)
         device = torch.device("cpu")

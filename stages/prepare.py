@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from avrecog.annotations.prepare import prepare
-from avrecog.annotations.settings import DataConfig
+from avrecog.annotations.sources import DataSection
 from avrecog.config import load_params
 from avrecog.runtime.entry_point import entry_point
 from avrecog.runtime.files import sole_writer
@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables (and the demo's clips)")
     args = parser.parse_args()
-    params = load_params(data=DataConfig)
+    params = load_params(data=DataSection)
     with sole_writer(args.out), tracked("prepare", params) as run:
         run.log(prepare(params.data, args.out))
 

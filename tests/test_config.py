@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 from ruamel.yaml import YAML
 
-from avrecog.annotations.settings import DataConfig
+from avrecog.annotations.sources import DataSection
 from avrecog.config import (
     At,
     Count,
@@ -299,7 +299,7 @@ def test_flattening_keeps_every_leaf(tree):
 def test_every_section_of_the_shipped_file_validates():
     document = YAML(typ="safe").load(SHIPPED.read_text(encoding="utf-8"))
     sections = {
-        "data": DataConfig,
+        "data": DataSection,
         "audio": AudioConfig | None,
         "video": VideoConfig | None,
         "pipeline": PipelineConfig,

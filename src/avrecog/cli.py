@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from avrecog.runtime.entry_point import entry_point
 
@@ -22,12 +23,32 @@ def main() -> None:
     args.run(args)
 
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="avrecog", description="Recognise what happens in a clip.", allow_abbrev=False
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (
+        _add_data,
+        _add_recipe,
+        _add_predict,
+        _add_export,
+        _add_fuse,
+        _add_convert,
+        _add_sync,
+        _add_gather,
+        _add_compare,
+        _add_sweep,
+        _add_doctor,
+    ):
+        add(commands)
+    return parser
 
+
+def _add_data(commands: Commands) -> None:
     data = commands.add_parser("data", help="look at your clips and write them into params.yaml, whatever their path")
     data.add_argument(
         "path",
@@ -45,11 +66,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     data.set_defaults(run=_data)
 
+
+def _add_recipe(commands: Commands) -> None:
     recipe = commands.add_parser("recipe", help="write a recipe's values into params.yaml and show the difference")
     recipe.add_argument("name", help="a file of recipes/, without .yaml; `default` is the demo, params.yaml as shipped")
     recipe.add_argument("--annotation", type=Path, help="where your copy of the data set's annotation is")
     recipe.set_defaults(run=_recipe)
 
+
+def _add_predict(commands: Commands) -> None:
     predict = commands.add_parser("predict", help="print the top classes of media files")
     predict.add_argument("files", nargs="+", type=Path, help="any media files")
     predict.add_argument(
@@ -68,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--engine", choices=ENGINES, default="torch", help="what runs the networks (default: torch)")
     predict.set_defaults(run=_predict)
 
+
+def _add_export(commands: Commands) -> None:
     export = commands.add_parser(
         "export", help="write a trained model as an ONNX file, its front end and labels inside"
     )
@@ -75,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("target", type=Path, metavar="TARGET.onnx", help="the file to write")
     export.set_defaults(run=_export)
 
+
+def _add_fuse(commands: Commands) -> None:
     fuse = commands.add_parser("fuse", help="fuse score files: by given coefficients, as before, or as is best on val")
     fuse.add_argument(
         "--scores", nargs="+", type=Path, required=True, help="score files (.npz, or MMAction2's) of one split"
@@ -83,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--coefficients", nargs="+", type=float, help="one weight a file")
     how.add_argument("--fusion", type=Path, help="a fusion that was saved: results/fuse/fusion.npz, or one of --save")
     fuse.add_argument("--save", type=Path, help="file (.npz) to keep the fusion in")
-    _add_told(fuse)
+    _add_result_file_options(fuse)
     fuse.add_argument(
         "--kind", nargs="+", choices=KINDS, help="of their scores, one for all or each (default: as seen)"
     )
@@ -91,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     fuse.add_argument("--apply-softmax", action="store_true", help="with --rules: its option of that name")
     fuse.set_defaults(run=_fuse)
 
+
+def _add_convert(commands: Commands) -> None:
     convert = commands.add_parser(
         "convert", help="turn files of MMAction2 and SlowFast into ours, or ours into MMAction2's"
     )
@@ -100,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "target", type=Path, metavar="TARGET", help="the file to write; its ending says what it will be"
     )
-    _add_told(convert)
+    _add_result_file_options(convert)
     convert.add_argument("--kind", choices=KINDS, help="of the scores (default: as seen in them)")
     convert.add_argument("--model", help="name for the model (default: the file's)")
     convert.add_argument("--form", choices=["0.x", "1.x"], help="MMAction2's version that a .pkl is for (default: 0.x)")
@@ -110,9 +141,13 @@ def _parser() -> argparse.ArgumentParser:
         help="of a network on log-mel: where stage test crops (default: time)",
     )
     convert.add_argument("--frames", type=int, help="of a SlowFast: that Fast sees (default: as the file says)")
-    convert.add_argument("--alpha", type=int, help="of a SlowFast: Slow sees every so manieth (default: likewise)")
+    convert.add_argument(
+        "--alpha", type=int, help="of a SlowFast: Slow sees every alpha-th of them (default: likewise)"
+    )
     convert.set_defaults(run=_convert)
 
+
+def _add_sync(commands: Commands) -> None:
     sync = commands.add_parser("sync", help="say by how much the sound of a file is late, and whether it fits at all")
     sync.add_argument("files", type=Path, nargs="+", metavar="FILE", help="with sound and picture")
     sync.add_argument(
@@ -124,10 +159,14 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("--max-offset", type=float, default=0.5, metavar="S", help="seconds (default: %(default)s)")
     sync.set_defaults(run=_sync)
 
+
+def _add_gather(commands: Commands) -> None:
     gather = commands.add_parser("gather", help="gather the rows of folds and seeds: means, spread, intervals")
     gather.add_argument("--annotation", metavar="TEXT", help="only rows whose data.annotation holds this text")
     gather.set_defaults(run=_gather)
 
+
+def _add_compare(commands: Commands) -> None:
     compare = commands.add_parser("compare", help="say whether two results differ by more than luck, and what changed")
     sides = "score file (.npz), predictions (.csv), MLflow run id or its beginning, or name of a DVC experiment"
     compare.add_argument("a", metavar="A", help=sides)
@@ -135,6 +174,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--model", help="whose row of a run (default: the fusion's, else the only one)")
     compare.set_defaults(run=_compare)
 
+
+def _add_sweep(commands: Commands) -> None:
     sweep = commands.add_parser(
         "sweep", help="search parameters of params.yaml with Optuna, each trial a dvc experiment"
     )
@@ -143,12 +184,13 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--apply", action="store_true", help="write the best trial's values into params.yaml instead")
     sweep.set_defaults(run=_sweep)
 
+
+def _add_doctor(commands: Commands) -> None:
     doctor = commands.add_parser("doctor", help="say versions, devices, and what is missing")
     doctor.set_defaults(run=_doctor)
-    return parser
 
 
-def _add_told(command: argparse.ArgumentParser) -> None:
+def _add_result_file_options(command: argparse.ArgumentParser) -> None:
     """Add what MMAction2's result files don't say themselves."""
     command.add_argument("--datalist", type=Path, help="list of MMAction2's clips: `path label` or `path frames label`")
     command.add_argument("--labels", type=Path, help="class names, one a line (default: the numbers from 0)")
@@ -209,7 +251,16 @@ def _convert(args: argparse.Namespace) -> None:
             )
         from avrecog.commands.convert import convert_checkpoint
 
-        _say(convert_checkpoint(args.source, args.target, args.labels, args.sampling, args.frames, args.alpha))
+        _say(
+            convert_checkpoint(
+                args.source,
+                args.target,
+                labels=args.labels,
+                sampling=args.sampling,
+                frames=args.frames,
+                alpha=args.alpha,
+            )
+        )
         return
     if args.sampling or args.frames or args.alpha:
         raise ConfigError(f"{args.source}: --sampling, --frames and --alpha are of checkpoints, and these are scores")

@@ -13,6 +13,8 @@ import soundfile
 
 from avrecog.annotations.prepare import prepare
 from avrecog.annotations.settings import DataConfig
+from avrecog.annotations.sources import DataSection
+from avrecog.config import validate
 from avrecog.errors import ConfigError, LeakError, ManifestError
 from avrecog.manifest import Clip, read_labels, read_manifest, read_splits
 from avrecog.media import read_files
@@ -287,8 +289,8 @@ def test_the_same_annotation_gives_the_same_bytes(run, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": "folder", "test_fold": 1}, "test_fold: only source csv has folds, got source folder"),
-        ({"source": "zip"}, "'demo', 'csv', 'folder' or 'kinetics'"),
+        ({"source": "folder", "test_fold": 1}, "test_fold: source folder has no folds"),
+        ({"source": "zip"}, "source: expected one of demo, csv, folder, kinetics, got 'zip'"),
         ({"source": "kinetics"}, "kinetics: expected the lists and the roots of the media with source kinetics"),
         ({"kinetics": {"train": "t", "label_map": "m", "train_root": "r"}}, "kinetics: expected null with source csv"),
         ({"val_fraction": 1.0}, "val_fraction"),
@@ -297,7 +299,7 @@ def test_the_same_annotation_gives_the_same_bytes(run, tmp_path):
 )
 def test_a_wrong_setting_is_refused(changes, message):
     with pytest.raises((ConfigError, ValueError), match=message):
-        DataConfig(**{"source": "csv", "annotation": "clips.csv", **changes})
+        validate(DataSection, {"source": "csv", "annotation": "clips.csv", **changes}, "data")
 
 
 def tree(folder: Path, classes: list[str | bytes], n: int = 6) -> Path:

@@ -6,22 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avrecog.annotations.annotated_clip import AnnotatedClip
+from avrecog.annotations.settings import DataConfig
 from avrecog.annotations.splits import counts, make_splits
 from avrecog.errors import LeakError, ManifestError
 
 
-def split(labels: list[str], **changes: Any) -> dict[str, str]:
-    ids = [f"clip{index}" for index in range(len(labels))]
-    values = {
-        "groups": ids,
-        "annotated": [None] * len(ids),
-        "folds": [None] * len(ids),
-        "test_fold": None,
-        "val_fraction": 0.2,
-        "test_fraction": 0.2,
-        "seed": 0,
-    }
-    return make_splits(ids, labels, **{**values, **changes})
+def split(labels: list[str], ids=None, groups=None, annotated=None, folds=None, **changes: Any) -> dict[str, str]:
+    ids = ids or [f"clip{index}" for index in range(len(labels))]
+    nothing = [None] * len(ids)
+    rows = [
+        AnnotatedClip(clip_id, label, "here", split=name, fold=fold, group=group)
+        for clip_id, label, name, fold, group in zip(
+            ids, labels, annotated or nothing, folds or nothing, groups or ids, strict=True
+        )
+    ]
+    return make_splits(ids, rows, DataConfig(source="csv", annotation="clips.csv", **changes))
 
 
 def names(splits: dict[str, str], wanted: str) -> set[str]:
@@ -162,11 +162,7 @@ def test_the_same_seed_gives_the_same_split_and_another_seed_another():
 
 def test_the_order_of_the_rows_does_not_matter():
     ids = [f"clip{index}" for index in range(20)]
-    fixed = {"test_fold": None, "val_fraction": 0.2, "test_fraction": 0.2, "seed": 0}
-    forth, back = (
-        make_splits(order, ["ab"[int(i[4:]) % 2] for i in order], order, [None] * 20, [None] * 20, **fixed)
-        for order in (ids, ids[::-1])
-    )
+    forth, back = (split(["ab"[int(i[4:]) % 2] for i in order], ids=order) for order in (ids, ids[::-1]))
     assert forth == back
 
 

@@ -18,7 +18,7 @@ def clips(n: int, n_groups: int, n_classes: int) -> Clips:
 
 def cut(made: Clips, fraction: float = 0.2, seed: int = 1) -> Cut:
     labels, groups = made
-    return cut_off(labels, groups, [None] * len(labels), fraction, 1, np.random.default_rng(seed))
+    return cut_off(labels, groups, [None] * len(labels), fraction, n_later=1, generator=np.random.default_rng(seed))
 
 
 def off(made: Clips, found: Cut, fraction: float = 0.2) -> float:

@@ -35,8 +35,25 @@ def stores():
 def clips(names=tuple(LENGTHS), frames=8, stride=2, mel_frames=32, n_crops=1, sync=None, **augment):
     video, audio = stores()
     labels = np.arange(len(names))
-    pictures = FrameClips(video, names, labels, frames, stride, (6, 6), n_crops, VideoAugmentConfig())
-    return AVClips(pictures, audio, FPS, mel_frames, FRONT_END, AudioAugmentConfig(**augment), sync)
+    pictures = FrameClips(
+        video,
+        names,
+        labels,
+        frames=frames,
+        frame_stride=stride,
+        size=(6, 6),
+        n_crops=n_crops,
+        augment=VideoAugmentConfig(),
+    )
+    return AVClips(
+        pictures,
+        audio,
+        fps=FPS,
+        mel_frames=mel_frames,
+        front_end=FRONT_END,
+        augment=AudioAugmentConfig(**augment),
+        sync=sync,
+    )
 
 
 def numbers(frames):
@@ -90,7 +107,16 @@ def test_a_short_clip_stands_in_the_middle_its_ends_repeated_and_silence_around(
 
 def test_three_crops_lie_along_the_longer_side():
     video = {"a": np.broadcast_to(np.arange(8, dtype=np.uint8)[None, None, :, None], (4, 6, 8, 3)).copy()}
-    dataset = FrameClips(MemoryStore(video), ["a"], np.zeros(1), 4, 1, (6, 6), 3, VideoAugmentConfig())
+    dataset = FrameClips(
+        MemoryStore(video),
+        ["a"],
+        np.zeros(1),
+        frames=4,
+        frame_stride=1,
+        size=(6, 6),
+        n_crops=3,
+        augment=VideoAugmentConfig(),
+    )
     views = dataset.views(1)
     assert views.tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 2]]
     (frames,) = dataset.view_batch(views, CPU)
@@ -103,9 +129,17 @@ def test_misaligned_sounds_are_other_clips_and_then_their_own_at_another_time():
     audio = MemoryStore(
         {name: np.full((1001, 4), 2000 * i, np.float16) + np.arange(1001)[:, None] for i, name in enumerate(names)}
     )
-    pictures = FrameClips(video, names, np.zeros(2), 8, 2, (6, 6), 1, VideoAugmentConfig())
+    pictures = FrameClips(
+        video, names, np.zeros(2), frames=8, frame_stride=2, size=(6, 6), n_crops=1, augment=VideoAugmentConfig()
+    )
     dataset = AVClips(
-        pictures, audio, FPS, 32, FRONT_END, AudioAugmentConfig(), MisalignedSounds(hard_from_epoch=3, hard_share=1.0)
+        pictures,
+        audio,
+        fps=FPS,
+        mel_frames=32,
+        front_end=FRONT_END,
+        augment=AudioAugmentConfig(),
+        sync=MisalignedSounds(hard_from_epoch=3, hard_share=1.0),
     )
     indices = np.array([0, 1])
     for epoch in range(40):

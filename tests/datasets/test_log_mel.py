@@ -28,10 +28,10 @@ def clip_set(*lengths: int, mel_frames: int = 10, augment: AudioAugmentConfig | 
         MemoryStore(arrays),
         clip_ids,
         labels,
-        mel_frames,
-        FRONT_END,
-        augment or AudioAugmentConfig(),
-        changes.get("sampling"),
+        mel_frames=mel_frames,
+        front_end=FRONT_END,
+        augment=augment or AudioAugmentConfig(),
+        sampling=changes.get("sampling"),
     )
 
 

@@ -29,7 +29,15 @@ def clip_set(
         arrays[str(index)] = frames
     clip_ids = list(arrays) if clip_ids is None else clip_ids
     labels = np.arange(len(clip_ids))
-    return RgbClips(MemoryStore(arrays), clip_ids, labels, n_segments, snippet, size, augment or VideoAugmentConfig())
+    return RgbClips(
+        MemoryStore(arrays),
+        clip_ids,
+        labels,
+        n_segments=n_segments,
+        snippet=snippet,
+        size=size,
+        augment=augment or VideoAugmentConfig(),
+    )
 
 
 def red(batch: torch.Tensor) -> np.ndarray:

@@ -22,16 +22,25 @@ def pairs(hard_share=1.0, own_first=False):
     sound = np.zeros((len(NAMES), 41, 4), np.float16)
     sound[:, :, 0], sound[:, :, 1] = np.arange(41), np.arange(len(NAMES))[:, None]
     audio = MemoryStore(dict(zip(NAMES, sound, strict=True)))
-    pictures = FrameClips(video, NAMES, np.zeros(len(NAMES)), 8, 1, (1, 1), 1, VideoAugmentConfig())
+    pictures = FrameClips(
+        video,
+        NAMES,
+        np.zeros(len(NAMES)),
+        frames=8,
+        frame_stride=1,
+        size=(1, 1),
+        n_crops=1,
+        augment=VideoAugmentConfig(),
+    )
     return SyncPairs(
         AVClips(
             pictures,
             audio,
-            10.0,
-            9,
-            FRONT_END,
-            AudioAugmentConfig(),
-            MisalignedSounds(hard_from_epoch=0, hard_share=hard_share),
+            fps=10.0,
+            mel_frames=9,
+            front_end=FRONT_END,
+            augment=AudioAugmentConfig(),
+            sync=MisalignedSounds(hard_from_epoch=0, hard_share=hard_share),
         ),
         own_first,
     )

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from avrecog.annotations.csv_source import read_csv
 from avrecog.annotations.kinetics_source import read_kinetics
-from avrecog.annotations.settings import DataConfig, KineticsConfig
+from avrecog.annotations.settings import KineticsConfig
+from avrecog.annotations.sources import DataSection
 from avrecog.config import At, load_params
 from avrecog.errors import AvrecogError
 from avrecog.features.settings import AudioConfig
@@ -173,7 +174,7 @@ class Limits:
 def read_params(path):
     params = load_params(
         path,
-        data=DataConfig,
+        data=DataSection,
         audio=AudioConfig | None,
         video=VideoConfig | None,
         pipeline=PipelineConfig,

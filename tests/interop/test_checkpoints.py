@@ -95,7 +95,7 @@ def test_names_of_classes_come_from_the_labels_the_file_or_their_numbers(theirs,
 
     def converted(meta, labels=None):
         torch.save({**content, "meta": meta}, tmp_path / "in.pth")
-        said = convert_checkpoint(tmp_path / "in.pth", tmp_path / "out.ckpt", labels)
+        said = convert_checkpoint(tmp_path / "in.pth", tmp_path / "out.ckpt", labels=labels)
         return load_checkpoint(tmp_path / "out.ckpt")["classes"], "--labels FILE" in said
 
     assert converted({}) == (["0", "1", "2"], True)

@@ -94,10 +94,10 @@ def test_a_test_view_is_what_the_references_pipeline_gives(shared, rule, n_frame
         MemoryStore({"w0": log_mel}),
         ["w0"],
         np.zeros(1, np.int64),
-        128,
-        FRONT_ENDS["mmaction2"],
-        AudioAugmentConfig(),
-        sampling,
+        mel_frames=128,
+        front_end=FRONT_ENDS["mmaction2"],
+        augment=AudioAugmentConfig(),
+        sampling=sampling,
     )
     (view,) = clips.view_batch(clips.views(1), torch.device("cpu"))
     np.testing.assert_array_equal(view, golden[f"pipe_total{n_frames}"])

@@ -30,7 +30,9 @@ def dataset(n=24, seed=0):
         values = generator.normal(0, 0.3, (50, 32))
         values[:, 16 * label : 16 * label + 16] += 1
         rows[f"clip{index}"] = values.astype(np.float16)
-    return AudioClips(MemoryStore(rows), list(rows), labels, 48, FRONT_END, AudioAugmentConfig())
+    return AudioClips(
+        MemoryStore(rows), list(rows), labels, mel_frames=48, front_end=FRONT_END, augment=AudioAugmentConfig()
+    )
 
 
 class StopWhen(Control):

@@ -3,16 +3,14 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from avrecog.annotations.annotated_clip import AnnotatedClip
-from avrecog.annotations.csv_source import read_csv
-from avrecog.annotations.demo.source import read_demo
-from avrecog.annotations.folder_source import PassedOver, read_folder
-from avrecog.annotations.kinetics_source import read_kinetics, read_label_map
+from avrecog.annotations.folder_source import PassedOver
 from avrecog.annotations.names import cleaned, name_problem, shown
-from avrecog.annotations.settings import DataConfig, KineticsConfig
+from avrecog.annotations.settings import DataConfig
+from avrecog.annotations.sources import SOURCES
 from avrecog.errors import ManifestError, MediaError, NotMediaError
 from avrecog.manifest import Clip, media_path
 from avrecog.media.read_files import MediaFile, read_media
@@ -21,33 +19,13 @@ log = logging.getLogger(__name__)
 SHORTEST_S = 0.01  # a span shorter than this holds nothing that a front end could frame
 
 
-def read_annotation(data: DataConfig, demo_folder: Path) -> list[AnnotatedClip]:
-    """What is annotated, by the source that `data.source` names; the demo makes its clips in `demo_folder`."""
-    annotation = media_path(data.annotation)
-    demo_folder.mkdir(parents=True, exist_ok=True)  # an output of the stage
-    if data.source != "demo":  # dvc warns of an empty output, each time
-        (demo_folder / "none.txt").write_text(
-            f"No clips of the demo: data.source is {data.source}.\n", encoding="utf-8"
-        )
-    readers: dict[str, Callable[[], list[AnnotatedClip]]] = {
-        "demo": lambda: read_demo(annotation, demo_folder),
-        "csv": lambda: read_csv(annotation, Path(data.annotation).parent),
-        "folder": lambda: read_folder(annotation, Path(data.annotation)),
-        "kinetics": lambda: read_kinetics(annotation, _kinetics(data)),
-    }
-    return readers[data.source]()
-
-
-def class_names(data: DataConfig, clips: Sequence[Clip]) -> list[str]:
-    """In the order of their indices: the label map's, so that weights and scores of others fit; else sorted."""
-    if data.source == "kinetics":
-        return read_label_map(media_path(data.annotation), _kinetics(data))
-    return sorted({clip.label for clip in clips})
-
-
-def _kinetics(data: DataConfig) -> KineticsConfig:
-    assert data.kinetics is not None, "the validator sees to it"
-    return data.kinetics
+def read_annotation(data: DataConfig, out: Path) -> list[AnnotatedClip]:
+    """What is annotated, by the source that `data.source` names; one that makes its clips does so in `out`."""
+    source = SOURCES[data.source]
+    out.mkdir(parents=True, exist_ok=True)  # an output of the stage
+    if not source.makes_clips:  # dvc warns of an empty output, each time
+        (out / "none.txt").write_text(f"No clips of the demo: data.source is {data.source}.\n", encoding="utf-8")
+    return source.read(data, out)
 
 
 def with_clean_names(row: AnnotatedClip) -> AnnotatedClip:

@@ -7,11 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from avrecog.annotations.annotated_clip import AnnotatedClip
+from avrecog.annotations.base import Source
 from avrecog.annotations.names import cleaned
+from avrecog.annotations.settings import DataConfig
 from avrecog.errors import ManifestError
+from avrecog.manifest import media_path
 
 REQUIRED = ("path", "label")
 OPTIONAL = ("split", "fold", "group", "start", "end", "clip_id")
+
+
+class CsvSource(Source):
+    """`data.annotation` is the file."""
+
+    has_folds = True
+
+    def read(self, data: DataConfig, out: Path) -> list[AnnotatedClip]:
+        """Its rows."""
+        return read_csv(media_path(data.annotation), Path(data.annotation).parent)
 
 
 def read_csv(annotation: Path, folder: Path) -> list[AnnotatedClip]:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avrecog.annotations.annotated_clip import AnnotatedClip
+from avrecog.annotations.base import Source
 from avrecog.annotations.names import cleaned, name_problem, shown
+from avrecog.annotations.settings import DataConfig
 from avrecog.errors import ManifestError
+from avrecog.manifest import media_path
 
 SPLITS = ("train", "val", "test")
 DEEPER = "lies in a folder below its class folder, where no clips are looked for"
@@ -21,6 +24,16 @@ class PassedOver:
 
     path: str  # below the root, as any terminal can show it
     reason: str
+
+
+class FolderSource(Source):
+    """`data.annotation` is the root of a tree of classes."""
+
+    is_a_tree = True
+
+    def read(self, data: DataConfig, out: Path) -> list[AnnotatedClip]:
+        """Its files, each of the class of its folder."""
+        return read_folder(media_path(data.annotation), Path(data.annotation))
 
 
 def read_folder(root: Path, folder: Path) -> list[AnnotatedClip]:

@@ -3,18 +3,48 @@
 import io
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from avrecog.annotations.annotated_clip import AnnotatedClip
+from avrecog.annotations.base import Source
 from avrecog.annotations.names import cleaned, stem
-from avrecog.annotations.settings import KineticsConfig
-from avrecog.errors import ManifestError, MediaError
-from avrecog.manifest import media_path
+from avrecog.annotations.settings import DataConfig, KineticsConfig
+from avrecog.errors import ConfigError, ManifestError, MediaError
+from avrecog.manifest import Clip, media_path
 from avrecog.media import mmaction2_features
 from avrecog.media.container import probe
 from avrecog.media.kinds import claims_to_be_media
 
 TIMES = re.compile(r"_\d{6}_\d{6}$")  # begin and end in seconds, which the downloaders write behind a video's id
+
+
+class KineticsSource(Source):
+    """`data.annotation` is the folder of the lists; `data.kinetics` names them and where the media lie."""
+
+    def check(self, data: DataConfig) -> None:
+        """The lists must be named, and have no folds.
+
+        Raises:
+            ConfigError: naming the key.
+        """
+        if data.kinetics is None:
+            raise ConfigError(f"kinetics: expected the lists and the roots of the media with source {data.source}")
+        if data.test_fold is not None:
+            raise ConfigError(f"test_fold: source {data.source} has no folds; set it to null")
+
+    def read(self, data: DataConfig, out: Path) -> list[AnnotatedClip]:
+        """The rows of the lists."""
+        return read_kinetics(media_path(data.annotation), self._lists(data))
+
+    def class_names(self, data: DataConfig, clips: Sequence[Clip]) -> list[str]:
+        """Those of the label map in its order, so that weights and scores of others fit."""
+        return read_label_map(media_path(data.annotation), self._lists(data))
+
+    @staticmethod
+    def _lists(data: DataConfig) -> KineticsConfig:
+        assert data.kinetics is not None, "check sees to it"
+        return data.kinetics
 
 
 def read_kinetics(folder: Path, config: KineticsConfig) -> list[AnnotatedClip]:

@@ -6,40 +6,40 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from avrecog.annotations.annotated_clip import AnnotatedClip
+from avrecog.annotations.settings import DataConfig
 from avrecog.annotations.stratified_cut import Cut, cut_off
 from avrecog.errors import LeakError, ManifestError
 
 log = logging.getLogger(__name__)
 
 
-def make_splits(
-    clip_ids: Sequence[str],
-    labels: Sequence[str],
-    groups: Sequence[str],
-    annotated: Sequence[str | None],
-    folds: Sequence[int | None],
-    test_fold: int | None,
-    val_fraction: float,
-    test_fraction: float,
-    seed: int,
-) -> dict[str, str]:
+def make_splits(clip_ids: Sequence[str], rows: Sequence[AnnotatedClip], data: DataConfig) -> dict[str, str]:
     """`clip_id -> train, val or test` for every clip.
 
-    With `test_fold`, that fold is the test and the others are train. Else the annotation's own splits stand, and a clip
-    without one goes where its group goes that has one. Where that leaves no test, a stratified `test_fraction` of the
-    clips that still have no split is cut off, and where it leaves no val, a `val_fraction` of those that then have
+    With `data.test_fold`, that fold is the test and the others are train. Else the annotation's own splits stand, and a
+    clip without one goes where its group goes that has one. Where that leaves no test, a stratified `test_fraction` of
+    the clips that still have no split is cut off, and where it leaves no val, a `val_fraction` of those that then have
     none; the others are train. Where every clip has a split, what lacks is cut from train, never from val or test.
 
     Cuts are seeded and take whole groups only. Where these don't give the fraction, the nearest cut is taken, and one
     line says what was asked and what came.
 
+    Args:
+        clip_ids: N names.
+        rows: of each clip, with the group that it belongs to.
+        data: section `data`.
+
     Raises:
         ManifestError: if the fold does not exist or a clip has none, or there are too few groups for a split.
         LeakError: if a group stands on two sides.
     """
-    if test_fold is not None and any(annotated):
+    labels, groups = [row.label for row in rows], [str(row.group) for row in rows]
+    written = [row.split for row in rows]
+    if data.test_fold is not None and any(written):
         log.warning("data.test_fold says what the test is, so that the annotation's column `split` is passed over")
-    named = annotated if test_fold is None else _by_fold(clip_ids, folds, test_fold)
+    folds = [row.fold for row in rows]
+    named = written if data.test_fold is None else _by_fold(clip_ids, folds, data.test_fold)
     known = [index for index, split in enumerate(named) if split is not None]
     check_groups(
         [clip_ids[index] for index in known],
@@ -48,13 +48,13 @@ def make_splits(
         "group {group!r}",
     )
     splits = _with_their_groups(groups, named)
-    fractions = {"test": test_fraction, "val": val_fraction}
+    fractions = {"test": data.test_fraction, "val": data.val_fraction}
     to_cut = [name for name in fractions if name not in splits]
     cuts: dict[str, Cut] = {}
     for name in to_cut:
         n_later = len(to_cut) - len(cuts) - 1
-        generator = np.random.default_rng([seed, 1 if name == "test" else 0])
-        cuts[name] = cut_off(labels, groups, splits, fractions[name], n_later, generator)
+        generator = np.random.default_rng([data.seed, 1 if name == "test" else 0])
+        cuts[name] = cut_off(labels, groups, splits, fractions[name], n_later=n_later, generator=generator)
         splits = [name if index in cuts[name].clips else split for index, split in enumerate(splits)]
     result = [split or "train" for split in splits]
     for name in ("train", "val", "test"):
@@ -64,7 +64,7 @@ def make_splits(
                 f"since no group is torn; add clips, name smaller groups, or name each clip's split in a column `split`"
             )
     if known and None in named:
-        counted = Counter(split for split, written in zip(result, named, strict=True) if written is None)
+        counted = Counter(split for split, name in zip(result, named, strict=True) if name is None)
         shares = ", ".join(f"{counted[name]} {name}" for name in ("train", "val", "test") if counted[name])
         log.warning("%d of %d clips have no split in the annotation: %s", counted.total(), len(result), shares)
     if any(not cut.is_near for cut in cuts.values()):

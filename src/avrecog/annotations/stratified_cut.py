@@ -30,6 +30,7 @@ def cut_off(
     groups: Sequence[str],
     splits: Sequence[str | None],
     fraction: float,
+    *,
     n_later: int,
     generator: np.random.Generator,
 ) -> Cut:

@@ -22,6 +22,7 @@ TYPICAL_S = 10  # a clip of Kinetics lasts 10 s
 def convert_checkpoint(
     source: Path,
     target: Path,
+    *,
     labels: Path | None = None,
     sampling: Rule | None = None,
     frames: int | None = None,

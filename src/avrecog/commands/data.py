@@ -17,6 +17,7 @@ from avrecog.annotations.folder_source import DEEPER, passed_over
 from avrecog.annotations.groups import with_groups
 from avrecog.annotations.settings import DataConfig
 from avrecog.annotations.source_kind import EXPECTED, DataSource, recognise
+from avrecog.annotations.sources import SOURCES, DataSection
 from avrecog.annotations.splits import make_splits
 from avrecog.config import PARAMS, plain, read_yaml, validate
 from avrecog.errors import ConfigError, ManifestError, MediaError, NotMediaError
@@ -86,7 +87,7 @@ def use_data(path: Path, media: Sequence[Path]) -> str:
     changes, reasons = _changes(params, looked)
     text = lay_over_text(PARAMS.read_text(encoding="utf-8"), changes, "avrecog data")
     after = YAML(typ="safe", pure=True).load(text)
-    data = validate(DataConfig, after["data"], "data")
+    data = validate(DataSection, after["data"], "data")
     lines = [*_description(looked, _split(data, looked)), *(f"set {reason}" for reason in reasons)]
     lines += [f"advice: {line}" for line in _advice(after, data, looked)]
     lines += [replace_params(text) or f"{PARAMS} says so already", _next(data, looked)]
@@ -117,7 +118,7 @@ def _look(source: DataSource) -> Looked:
     unreadable, others = [], []
     for row in source.rows:
         result = found.get(row.path)
-        if isinstance(result, NotMediaError) and source.source == "folder":
+        if isinstance(result, NotMediaError) and SOURCES[source.source].is_a_tree:
             others.append(row)
         elif result is not None:
             try:
@@ -136,7 +137,7 @@ def _look(source: DataSource) -> Looked:
 
 
 def _deeper(source: DataSource) -> list[str]:
-    if source.source != "folder":
+    if not SOURCES[source.source].is_a_tree:
         return []
     rest = passed_over(media_path(source.annotation), Path(source.annotation), source.rows)
     return [other.path for other in rest if other.reason == DEEPER]
@@ -216,19 +217,7 @@ def _split(data: DataConfig, looked: Looked) -> Counter[str]:
         raise ManifestError(
             f"{data.annotation}: expected two classes at least, got {len(labels)} ({', '.join(labels)})"
         )
-    return Counter(
-        make_splits(
-            [row.where for row in rows],
-            [row.label for row in rows],
-            [str(row.group) for row in rows],
-            [row.split for row in rows],
-            [row.fold for row in rows],
-            data.test_fold,
-            data.val_fraction,
-            data.test_fraction,
-            data.seed,
-        ).values()
-    )
+    return Counter(make_splits([row.where for row in rows], rows, data).values())
 
 
 def _description(looked: Looked, splits: Mapping[str, int]) -> Iterator[str]:

@@ -7,11 +7,15 @@ import importlib
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avrecog.errors import AvrecogError
+
+if TYPE_CHECKING:
+    from avrecog.config import Params
 
 PACKAGES = (
     "torch",
@@ -118,25 +122,21 @@ def params_findings() -> tuple[list[str], list[str]]:
 
     Returns: the problems, and what the pipeline goes on without.
     """
-    from avrecog.annotations.folder_source import why_unwatchable
-    from avrecog.annotations.settings import DataConfig
+    from avrecog.annotations.sources import DataSection
     from avrecog.config import At, load_params, read_yaml
-    from avrecog.features.front_end import FrontEnd
     from avrecog.features.settings import AudioConfig
     from avrecog.features.video_settings import VideoConfig
     from avrecog.fusion.settings import FuseConfig
     from avrecog.inference.settings import BenchmarkConfig, TestConfig
-    from avrecog.manifest import media_path
     from avrecog.models.registry import model_section
     from avrecog.pipeline import PipelineConfig, SelfSupervisedConfig
-    from avrecog.runtime.device import lacking_to_compile, pick_device
-    from avrecog.training.settings import TrainConfig, settings_in_force
+    from avrecog.training.settings import TrainConfig
 
     try:
         named = [str(name) for name in (read_yaml(Path("params.yaml")).get("models") or {})]
         models: dict[str, Any] = {f"model {name}": At(f"models.{name}", model_section()) for name in named}
         params = load_params(
-            data=DataConfig,
+            data=DataSection,
             audio=AudioConfig | None,
             video=VideoConfig | None,
             pipeline=PipelineConfig,
@@ -149,12 +149,19 @@ def params_findings() -> tuple[list[str], list[str]]:
         )
     except AvrecogError as error:
         return [str(error)], []
+    model_problems, compiled = _model_findings(params, named)
+    compile_problems, notes = _compile_findings(params, compiled)
+    return [*model_problems, *compile_problems, *_annotation_problems(params.data.annotation)], notes
+
+
+def _model_findings(params: "Params", named: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Problems of the sections below `models`, and what asks for compiling: words for `… here: no compiler`."""
+    from avrecog.features.front_end import FrontEnd
+    from avrecog.training.settings import settings_in_force
+
     problems: list[str] = []
-    notes: list[str] = []
+    compiled: list[str] = []
     in_use = {"pipeline": params.pipeline.models, "selfsupervised": params.selfsupervised.models}
-    compiled = ["test.engine: torch-compiled can't run"] if params.test.engine == "torch-compiled" else []
-    if params.benchmark.report == "compiled":
-        compiled.append("benchmark.report: compiled can't be timed")
     for name in named:
         model = getattr(params, f"model {name}")
         try:
@@ -176,14 +183,33 @@ def params_findings() -> tuple[list[str], list[str]]:
         for name in params.selfsupervised.models
         if name in named and (model := getattr(params, f"model {name}")).input().classes is None
     ]
+    return problems, compiled
+
+
+def _compile_findings(params: "Params", compiled: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Problems, and what is gone on without, where networks are to be compiled and can't be here."""
+    from avrecog.runtime.device import lacking_to_compile, pick_device
+
+    asked = ["test.engine: torch-compiled can't run"] if params.test.engine == "torch-compiled" else []
+    if params.benchmark.report == "compiled":
+        asked.append("benchmark.report: compiled can't be timed")
+    asked += compiled
+    problems: list[str] = []
+    notes: list[str] = []
     timed = "compiled" in params.benchmark.variants
-    if (compiled or timed) and (lacking := lacking_to_compile(pick_device())):
-        problems += [f"{what} here: {lacking}, or choose another" for what in compiled]
+    if (asked or timed) and (lacking := lacking_to_compile(pick_device())):
+        problems += [f"{what} here: {lacking}, or choose another" for what in asked]
         if timed and params.benchmark.report != "compiled":
             notes.append(f"benchmark.variants: compiled is left out here: {lacking}")
-    annotation = media_path(params.data.annotation)
-    if not os.path.exists(annotation):
-        problems.append(f"data.annotation: {params.data.annotation} does not exist")
-    if unwatchable := why_unwatchable(annotation, params.data.annotation):
-        problems.append(f"data.annotation: {unwatchable}")
     return problems, notes
+
+
+def _annotation_problems(path: str) -> list[str]:
+    from avrecog.annotations.folder_source import why_unwatchable
+    from avrecog.manifest import media_path
+
+    annotation = media_path(path)
+    problems = [] if os.path.exists(annotation) else [f"data.annotation: {path} does not exist"]
+    if unwatchable := why_unwatchable(annotation, path):
+        problems.append(f"data.annotation: {unwatchable}")
+    return problems

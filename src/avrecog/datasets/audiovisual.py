@@ -47,6 +47,7 @@ class AVClips:
         self,
         frames: FrameClips,
         audio: ClipRows,
+        *,
         fps: float,
         mel_frames: int,
         front_end: LogMelConfig,

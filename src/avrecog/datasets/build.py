@@ -57,10 +57,10 @@ def _log_mel(model_input: LogMelInput, clips: StoredClips) -> AudioClips:
         clips.rows["audio"],
         clips.clip_ids,
         clips.labels,
-        model_input.mel_frames,
-        clips.front_end.audio.logmel,
-        clips.augment.audio,
-        _frame_sampling(model_input, clips),
+        mel_frames=model_input.mel_frames,
+        front_end=clips.front_end.audio.logmel,
+        augment=clips.augment.audio,
+        sampling=_frame_sampling(model_input, clips),
     )
 
 
@@ -87,10 +87,10 @@ def _segments(model_input: SegmentInput, clips: StoredClips) -> RgbClips:
         clips.rows["video"],
         clips.clip_ids,
         clips.labels,
-        model_input.n_segments,
-        model_input.snippet,
-        (model_input.height, model_input.width),
-        clips.augment.video,
+        n_segments=model_input.n_segments,
+        snippet=model_input.snippet,
+        size=(model_input.height, model_input.width),
+        augment=clips.augment.video,
     )
 
 
@@ -99,11 +99,11 @@ def _span(model_input: SpanInput, clips: StoredClips) -> FrameClips:
         clips.rows["video"],
         clips.clip_ids,
         clips.labels,
-        model_input.frames,
-        model_input.frame_stride,
-        (model_input.height, model_input.width),
-        model_input.n_crops,
-        clips.augment.video,
+        frames=model_input.frames,
+        frame_stride=model_input.frame_stride,
+        size=(model_input.height, model_input.width),
+        n_crops=model_input.n_crops,
+        augment=clips.augment.video,
     )
 
 
@@ -128,11 +128,11 @@ def _with_sound(span: SpanInput, mel_frames: int, clips: StoredClips, misaligned
     return AVClips(
         _span(span, clips),
         clips.rows["audio"],
-        clips.front_end.video.fps,
-        mel_frames,
-        clips.front_end.audio.logmel,
-        clips.augment.audio,
-        misaligned,
+        fps=clips.front_end.video.fps,
+        mel_frames=mel_frames,
+        front_end=clips.front_end.audio.logmel,
+        augment=clips.augment.audio,
+        sync=misaligned,
     )
 
 

@@ -36,6 +36,7 @@ class FrameClips:
         store: ClipRows,
         clip_ids: Sequence[str],
         labels: np.ndarray,
+        *,
         frames: int,
         frame_stride: int,
         size: tuple[int, int],

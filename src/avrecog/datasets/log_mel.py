@@ -32,6 +32,7 @@ class AudioClips:
         store: ClipRows,
         clip_ids: Sequence[str],
         labels: np.ndarray,
+        *,
         mel_frames: int,
         front_end: LogMelConfig,
         augment: AudioAugmentConfig,

@@ -26,6 +26,7 @@ class RgbClips:
         store: ClipRows,
         clip_ids: Sequence[str],
         labels: np.ndarray,
+        *,
         n_segments: int,
         snippet: int,
         size: tuple[int, int],

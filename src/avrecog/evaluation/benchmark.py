@@ -70,7 +70,7 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
         in_force = {"onnxruntime": "32-true", "int8": "int8"}.get(variant, precision)
         try:
             with explained_out_of_memory("lower benchmark.batch_sizes"):
-                figures = _time_variant(variant, model, n_views, in_force, device, config)
+                figures = _time_variant(variant, model, n_views, in_force, config)
         except ConfigError as error:  # ONNX Runtime can't have every network
             if variant == config.report:
                 raise ConfigError(f"benchmark.report: `{variant}` can't be timed: {error}") from None
@@ -113,10 +113,10 @@ def count_macs(model: TrainedModel) -> int:
 
 
 def _time_variant(
-    variant: Variant, model: TrainedModel, n_views: int, precision: str, device: torch.device, config: BenchmarkConfig
+    variant: Variant, model: TrainedModel, n_views: int, precision: str, config: BenchmarkConfig
 ) -> dict[str, Any]:
     """Latency, throughput and best batch of one variant."""
-    engine = ENGINES[variant]
+    engine, device = ENGINES[variant], pick_device()
     run: Network = (
         start_engine(engine, model, device, [model.example(16, device)]) if engine else on_device(model.network, device)
     )

@@ -2,7 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -47,30 +48,17 @@ def extract_all(
     _check_features(clips, audio)
     check_unchanged({clip.path: (media_path(clip.path), clip.digest) for clip in clips if clip.digest})
     with sole_writer(out), contextlib.ExitStack() as stack:
-        writers: dict[str, StoreWriter] = {}
-        if audio is not None:
-            settings = {"front_end": plain(audio.logmel), "clips": clips_digest(clips)}
-            writers["audio"] = StoreWriter(out / "audio", settings, (audio.logmel.n_mels,), "float16")
-        if video is not None:
-            settings = {"front_end": plain(video), "clips": clips_digest(clips)}
-            writers["video"] = StoreWriter(out / "video", settings, (video.height, video.width, 3), "uint8")
-        for writer in writers.values():
-            stack.callback(writer.close)
-        stored = writers["audio"].stored if "audio" in writers else {}
-        gaps = ClipTable(out / "gaps.csv", ["gap", "start_s", "stop_s"], stored)
-        cancelled = ClipTable(out / "cancelled.csv", ["sound"], stored)
-        n_new, skipped = _fill(clips, writers, audio, video, out, gaps, cancelled)
-        for writer in writers.values():
+        stores = _Stores.begin(clips, out, audio, video, stack)
+        n_new, skipped = _fill(clips, stores)
+        for writer in stores.writers.values():
             writer.finish()
         write_table(out / "skipped.csv", "reason", skipped)
-        rates = {"audio": audio.logmel.sample_rate / audio.logmel.hop_length if audio is not None else 0.0}
-        rates["video"] = video.fps if video is not None else 0.0
-        shorter = shorter_tracks(clips, {name: writer.stored for name, writer in writers.items()}, rates)
+        shorter = shorter_tracks(clips, {name: each.stored for name, each in stores.writers.items()}, stores.rates)
         write_table(out / "shorter.csv", "stored", shorter)
-        gap_rows, n_cancelled = gaps.finish(clips), len(cancelled.finish(clips))
-        for writer in writers.values():
+        gap_rows, cancelled_rows = stores.gaps.finish(clips), stores.cancelled.finish(clips)
+        for writer in stores.writers.values():
             writer.seal()
-        n_bytes = sum(writer.n_bytes for writer in writers.values())
+        n_bytes = sum(writer.n_bytes for writer in stores.writers.values())
     seconds = time.perf_counter() - began
     n_skipped = len({clip.clip_id for clip, _ in skipped})
     if n_skipped > max_skipped * len(clips):
@@ -79,34 +67,84 @@ def extract_all(
             f"{said_skipped(n_skipped, len(clips), max_skipped, 'decoded')}; all are in {out}/skipped.csv:\n  {first}"
         )
     hours = sum(clip.duration_s for clip in clips) / 3600
-    summary = f"{len(clips):,} clips -> {out} ({n_bytes / 1e6:,.1f} MB) in {seconds:.0f} s; {n_skipped} skipped"
-    if skipped:
-        summary += f", see {out}/skipped.csv"
-    if shorter:
-        summary += f"; {len(shorter)} tracks are shorter than the manifest says, see {out}/shorter.csv"
-    gap_s = sum(float(row[4]) - float(row[3]) for row in gap_rows if row[2] == "silence")
-    if gap_rows:
-        n_clips = len({row[0] for row in gap_rows})
-        summary += f"; {n_clips} clips with gaps in their sound, {gap_s:.1f} s in all, see {out}/gaps.csv"
-    if n_cancelled:
-        summary += f"; {n_cancelled} clips whose channels cancel each other out, see {out}/cancelled.csv"
+    metrics: dict[str, float | None] = {
+        "n_clips": len(clips),
+        "n_new_clips": n_new,
+        "n_skipped": n_skipped,
+        "n_shorter": len(shorter),
+        "n_gaps": len(gap_rows),
+        "gap_s": sum(float(row[4]) - float(row[3]) for row in gap_rows if row[2] == "silence"),
+        "n_cancelled": len(cancelled_rows),
+        "clips_per_s": n_new / seconds,
+        "hours_per_min": hours / (seconds / 60) if n_new == len(clips) else None,
+        "ms_per_clip": 1000 * seconds / n_new if n_new else None,
+        "store_mib": n_bytes / 2**20,
+    }
+    head = f"{metrics['n_clips']:,} clips -> {out} ({n_bytes / 1e6:,.1f} MB) in {seconds:.0f} s"
     return Outcome(
-        summary=summary,
-        metrics={
-            "n_clips": len(clips),
-            "n_new_clips": n_new,
-            "n_skipped": n_skipped,
-            "n_shorter": len(shorter),
-            "n_gaps": len(gap_rows),
-            "gap_s": gap_s,
-            "n_cancelled": n_cancelled,
-            "clips_per_s": n_new / seconds,
-            "hours_per_min": hours / (seconds / 60) if n_new == len(clips) else None,
-            "ms_per_clip": 1000 * seconds / n_new if n_new else None,
-            "store_mib": n_bytes / 2**20,
-        },
+        f"{head}; {_summary(metrics, len({row[0] for row in gap_rows}), out)}",
+        metrics,
         files=[out / name for name in ("skipped.csv", "shorter.csv", "gaps.csv", "cancelled.csv")],
     )
+
+
+def _summary(metrics: Mapping[str, float | None], n_with_gaps: int, out: Path) -> str:
+    """What isn't as the manifest says, and the table that lists it."""
+    parts = [f"{metrics['n_skipped']} skipped" + (f", see {out}/skipped.csv" if metrics["n_skipped"] else "")]
+    if metrics["n_shorter"]:
+        parts.append(f"{metrics['n_shorter']} tracks are shorter than the manifest says, see {out}/shorter.csv")
+    if metrics["n_gaps"]:
+        gaps = f"{n_with_gaps} clips with gaps in their sound, {metrics['gap_s']:.1f} s in all"
+        parts.append(f"{gaps}, see {out}/gaps.csv")
+    if metrics["n_cancelled"]:
+        parts.append(f"{metrics['n_cancelled']} clips whose channels cancel each other out, see {out}/cancelled.csv")
+    return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class _Stores:
+    """What is being written."""
+
+    folder: Path
+    audio: AudioConfig | None
+    video: VideoConfig | None
+    writers: dict[str, StoreWriter]  # by modality
+    gaps: ClipTable
+    cancelled: ClipTable
+
+    @classmethod
+    def begin(
+        cls,
+        clips: Sequence[Clip],
+        folder: Path,
+        audio: AudioConfig | None,
+        video: VideoConfig | None,
+        stack: contextlib.ExitStack,
+    ) -> "_Stores":
+        """The stores, begun or taken up; `stack` closes them."""
+        digest = clips_digest(clips)
+        writers: dict[str, StoreWriter] = {}
+        if audio is not None:
+            settings = {"front_end": plain(audio.logmel), "clips": digest}
+            writers["audio"] = StoreWriter(folder / "audio", settings, (audio.logmel.n_mels,), "float16")
+        if video is not None:
+            settings = {"front_end": plain(video), "clips": digest}
+            writers["video"] = StoreWriter(folder / "video", settings, (video.height, video.width, 3), "uint8")
+        for writer in writers.values():
+            stack.callback(writer.close)
+        stored = writers["audio"].stored if "audio" in writers else {}
+        gaps = ClipTable(folder / "gaps.csv", ["gap", "start_s", "stop_s"], stored)
+        return cls(folder, audio, video, writers, gaps, ClipTable(folder / "cancelled.csv", ["sound"], stored))
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Rows a second, by modality."""
+        audio, video = self.audio, self.video
+        return {"audio": audio.logmel.frames_per_s if audio else 0.0, "video": video.fps if video else 0.0}
+
+    def lacks(self, clip: Clip, modality: str, has: bool) -> bool:
+        """Whether a modality is wanted of a clip that has it, and isn't stored."""
+        return modality in self.writers and has and clip.clip_id not in self.writers[modality].stored
 
 
 def _check_features(clips: Sequence[Clip], audio: AudioConfig | None) -> None:
@@ -123,35 +161,24 @@ def _check_features(clips: Sequence[Clip], audio: AudioConfig | None) -> None:
         )
 
 
-def _fill(
-    clips: Sequence[Clip],
-    writers: dict[str, StoreWriter],
-    audio: AudioConfig | None,
-    video: VideoConfig | None,
-    folder: Path,
-    gaps: ClipTable,
-    cancelled: ClipTable,
-) -> tuple[int, list[tuple[Clip, str]]]:
-    """Decode the clips that the writers lack, long ones by way of `folder`; how many that were, and what failed."""
-
-    def wanted(clip: Clip, modality: str, has: bool) -> bool:
-        return modality in writers and has and clip.clip_id not in writers[modality].stored
-
-    jobs = [
-        (clip, wanted(clip, "audio", clip.has_audio), wanted(clip, "video", clip.has_video))
+def _fill(clips: Sequence[Clip], stores: _Stores) -> tuple[int, list[tuple[Clip, str]]]:
+    """Decode the clips that the stores lack; how many that were, and what failed."""
+    audio, writers = stores.audio, stores.writers
+    wanted = [
+        (clip, stores.lacks(clip, "audio", clip.has_audio), stores.lacks(clip, "video", clip.has_video))
         for clip in clips
-        if wanted(clip, "audio", clip.has_audio) or wanted(clip, "video", clip.has_video)
     ]
+    jobs = [job for job in wanted if job[1] or job[2]]
     skipped = []
     device = pick_device()
     # where there is a GPU the workers only decode
     on_gpu = LogMel(audio.logmel).to(device) if audio is not None and device.type == "cuda" else None
     progress = tqdm(total=len(clips), initial=len(clips) - len(jobs), unit="clip", desc="extract", mininterval=1)
-    for clip, result in extracted(jobs, Extractor(audio, video, folder, makes_log_mel=on_gpu is None)):
+    for clip, result in extracted(jobs, Extractor(audio, stores.video, stores.folder, makes_log_mel=on_gpu is None)):
         progress.update()
         skipped += [(clip, problem) for problem in result.problems]
-        gaps.add(clip, *_said_gaps(result.sound))
-        cancelled.add(clip, *([("stereo in opposite phase",)] if result.sound.cancels else []))
+        stores.gaps.add(clip, *_said_gaps(result.sound))
+        stores.cancelled.add(clip, *([("stereo in opposite phase",)] if result.sound.cancels else []))
         if on_gpu is not None and result.waveform is not None:
             _store_waveform(writers["audio"], clip.clip_id, result.waveform, on_gpu, device)
         if result.log_mel is not None:

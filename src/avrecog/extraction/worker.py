@@ -98,7 +98,7 @@ class Extractor:
                     log_mel = read_features(path, clip.start_s, clip.stop_s)
                 else:
                     lasts_s = None if clip.duration_estimated else clip.duration_s
-                    blocks = clip_sound(path, rate, clip.start_s, clip.stop_s, lasts_s, sound)
+                    blocks = clip_sound(path, rate, clip.start_s, clip.stop_s, lasts_s=lasts_s, heard=sound)
                     waveform = self._held(blocks, "waveform")
             except (AvrecogError, MemoryError) as error:
                 problems.append(_said(clip, error))

@@ -76,13 +76,7 @@ def recognise_slowfast(
     Raises:
         CheckpointError: naming what avrecog knows no network for.
     """
-
-    def shape(key: str, n_axes: int) -> torch.Size:
-        if key not in state or state[key].ndim != n_axes or not state[key].numel():
-            raise CheckpointError(f"{path}: expected {key}, of {n_axes} axes; fetch it again")
-        return state[key].shape
-
-    width, n_classes = shape(STEM, 5)[0], shape("head.projection.weight", 2)[0]
+    width, n_classes = _shape(state, STEM, 5, path)[0], _shape(state, "head.projection.weight", 2, path)[0]
     found = {match.groups() for key in state if (match := re.match(r"s([2-5])\.pathway0_res(\d{1,3})\.", key))}
     n_blocks = tuple(sum(stage == str(number) for stage, _ in found) for number in range(2, 6))
     depths = [depth for depth, blocks in DEPTHS.items() if blocks == n_blocks]
@@ -93,9 +87,9 @@ def recognise_slowfast(
             f"and Fast pathways of depth {', '.join(map(str, DEPTHS))}"
         )
     number = PLACES.index(places[0]) + 1
-    kernel = shape(f"s{number}_fuse.conv_f2s.weight", 5)[2]
-    is_long = [shape(f"s4.pathway0_res{block}.branch2.a.weight", 5)[2] > 1 for block in range(n_blocks[2])]
-    long_res4 = sum(is_long)
+    kernel = _shape(state, f"s{number}_fuse.conv_f2s.weight", 5, path)[2]
+    kernels = [_shape(state, f"s4.pathway0_res{block}.branch2.a.weight", 5, path)[2] for block in range(n_blocks[2])]
+    long_res4 = sum(kernel > 1 for kernel in kernels)
     told_frames, told_alpha = _told(content)
     guess = _guessed(depths[0], kernel)
     parts: dict[str, Any] = {
@@ -124,6 +118,17 @@ def recognise_slowfast(
         return Recognised("slowfast", "slowfast", slowfast, n_classes, FrontEnd(None, VIDEO), _note(slowfast))
     except (ConfigError, ValidationError) as error:
         raise CheckpointError(f"{problem}: {error}") from None
+
+
+def _shape(state: Mapping[str, Tensor], key: str, n_axes: int, path: Path) -> torch.Size:
+    """The shape of a tensor.
+
+    Raises:
+        CheckpointError: if it isn't there, is empty or has another number of axes.
+    """
+    if key not in state or state[key].ndim != n_axes or not state[key].numel():
+        raise CheckpointError(f"{path}: expected {key}, of {n_axes} axes; fetch it again")
+    return state[key].shape
 
 
 def _note(config: PathwaysConfig) -> str:

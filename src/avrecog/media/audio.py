@@ -197,7 +197,7 @@ def _without(n_skipped: int, blocks: Iterator[tuple[int, np.ndarray]]) -> Iterat
 
 @contextmanager
 def _ffmpeg(
-    path: Path, sample_rate: int, start_s: float, stop_s: float | None, heard: Heard, ignores_length: bool = False
+    path: Path, sample_rate: int, start_s: float, stop_s: float | None, heard: Heard, *, ignores_length: bool = False
 ) -> Iterator[Blocks]:
     """Decoded by FFmpeg; of a WAV file whose header says too little, up to the file's end.
 

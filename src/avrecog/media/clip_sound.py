@@ -11,7 +11,13 @@ from avrecog.media.padding import MOST_PADDING_S, without_padding
 
 
 def clip_sound(
-    path: Path, sample_rate: int, start_s: float, stop_s: float | None, lasts_s: float | None, heard: Heard
+    path: Path,
+    sample_rate: int,
+    start_s: float,
+    stop_s: float | None,
+    *,
+    lasts_s: float | None,
+    heard: Heard,
 ) -> Iterator[np.ndarray]:
     """The sound of a clip, block by block; where its end is open, without what an encoder added behind it.
 
@@ -40,7 +46,7 @@ def whole_sound(path: Path, sample_rate: int, found: Probe) -> tuple[np.ndarray,
     """
     heard = Heard()
     lasts_s = None if found.duration_estimated else found.duration_s
-    blocks = list(clip_sound(path, sample_rate, 0.0, None, lasts_s, heard))
+    blocks = list(clip_sound(path, sample_rate, 0.0, None, lasts_s=lasts_s, heard=heard))
     return np.concatenate(blocks), _remarks(heard)
 
 

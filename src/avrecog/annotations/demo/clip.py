@@ -46,7 +46,15 @@ def make_clip(plan: ClipPlan) -> tuple[np.ndarray, np.ndarray]:
     n_frames, n_samples = round(plan.duration_s * plan.fps), round(plan.duration_s * plan.sample_rate)
     motion = draw_motion(for_motion, plan.action, plan.duration_s)
     scene = draw_scene(for_picture, n_frames, plan.size, plan.noise, plan.n_distractors)
-    sound = draw_sound(for_sound, plan.action, plan.material, n_samples, plan.sample_rate, plan.snr_db, plan.n_clicks)
+    sound = draw_sound(
+        for_sound,
+        plan.action,
+        plan.material,
+        n_samples,
+        plan.sample_rate,
+        snr_db=plan.snr_db,
+        n_clicks=plan.n_clicks,
+    )
     return render(scene, motion, np.arange(n_frames) / plan.fps), synthesise(sound, motion, plan.sample_rate)
 
 

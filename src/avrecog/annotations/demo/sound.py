@@ -52,6 +52,7 @@ def draw_sound(
     material: str,
     n_samples: int,
     sample_rate: int,
+    *,
     snr_db: tuple[float, float],
     n_clicks: int,
 ) -> Sound:

@@ -12,9 +12,12 @@ from pydantic import Field
 from tqdm import tqdm
 
 from avrecog.annotations.annotated_clip import AnnotatedClip
+from avrecog.annotations.base import Source
 from avrecog.annotations.demo.clip import ClipPlan, write_clip
+from avrecog.annotations.settings import DataConfig
 from avrecog.config import Count, Fraction, Number, PositiveNumber, WholeNumber, load_params, section
 from avrecog.errors import ConfigError
+from avrecog.manifest import media_path
 from avrecog.runtime.worker_pool import n_processors, worker_pool
 
 SPLITS = ("train", "val", "test")
@@ -85,6 +88,16 @@ class DemoConfig:
             problems.append(f"duration_s: expected whole frames at {self.picture.fps:g} fps, got {n_frames:g}")
         if problems:
             raise ConfigError("\ndemo.".join(problems))  # config.py puts the section before the first line only
+
+
+class DemoSource(Source):
+    """`data.annotation` is the YAML file that says what to make."""
+
+    makes_clips = True
+
+    def read(self, data: DataConfig, out: Path) -> list[AnnotatedClip]:
+        """The clips, made in `out`."""
+        return read_demo(media_path(data.annotation), out)
 
 
 def read_demo(annotation: Path, out: Path) -> list[AnnotatedClip]:
