@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 import projects

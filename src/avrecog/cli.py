@@ -264,7 +264,8 @@ def _convert(args: argparse.Namespace) -> None:
         return
     if args.sampling or args.frames or args.alpha:
         raise ConfigError(f"{args.source}: --sampling, --frames and --alpha are of checkpoints, and these are scores")
-    from avrecog.interop.mmaction2_results import Told, convert_scores
+    from avrecog.interop.mmaction2_results import Told
+    from avrecog.interop.score_files import convert_scores
 
     told = Told(args.datalist, args.labels, args.kind, args.split)
     _say(convert_scores(args.source, args.target, told, args.model, args.form))

@@ -37,7 +37,8 @@ from avrecog.inference.settings import BenchmarkConfig, TestConfig
 from avrecog.inference.trained_model import load_model
 from avrecog.interop.checkpoints import load_mmaction2
 from avrecog.interop.mmaction2_checkpoints import foreign_names
-from avrecog.interop.mmaction2_results import Told, read_foreign, write_foreign
+from avrecog.interop.mmaction2_results import Told
+from avrecog.interop.score_files import read_foreign, write_foreign
 from avrecog.manifest import read_manifest, read_splits
 from avrecog.models.checkpoint import load_checkpoint
 from avrecog.models.registry import model_section

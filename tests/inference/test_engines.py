@@ -187,7 +187,7 @@ def test_a_network_that_is_too_large_for_a_file_is_refused_with_a_word(trained, 
         def SerializeToString(self):
             raise error
 
-    monkeypatch.setattr("avrecog.inference.engines.to_onnx", lambda *_: Large())
+    monkeypatch.setattr("avrecog.models.onnx_export.to_onnx", lambda *_: Large())
     with pytest.raises(ConfigError, match="can't be an ONNX file, which holds 2 GB at most: .*(serialize|exceeds)"):
         start_engine("onnxruntime", load_model(trained("resnet")), torch.device("cpu"))
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from mmengine.evaluator import DumpResults
 
 from avrecog.errors import ConfigError, PickleError, ScoreError
-from avrecog.interop.mmaction2_results import Told, convert_scores, kind_of, read_datalist, read_foreign, read_results
-from avrecog.interop.mmaction2_results import write_foreign as write
+from avrecog.interop.mmaction2_results import Told, read_datalist, read_results
+from avrecog.interop.score_files import convert_scores, kind_of, read_foreign
+from avrecog.interop.score_files import write_foreign as write
 from avrecog.scores.npz import write_scores
 from avrecog.scores.table import ScoreTable, probabilities
 

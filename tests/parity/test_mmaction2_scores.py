@@ -8,7 +8,8 @@ import pytest
 from avrecog.commands.fuse import fuse_as_mmaction2
 from avrecog.interop import mmaction2_metrics
 from avrecog.interop.mmaction2_metrics import mean_class_accuracy, top_classes, top_k_accuracy
-from avrecog.interop.mmaction2_results import Told, read_datalist, read_foreign, read_results
+from avrecog.interop.mmaction2_results import Told, read_datalist, read_results
+from avrecog.interop.score_files import read_foreign
 
 SETS, SIDES = ("A", "T"), ("audio", "rgb")
 FORMS = {"0x": "scores0x_{}_{}.pkl", "1x": "dump1x_{}_{}.pkl"}

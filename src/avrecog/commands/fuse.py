@@ -14,7 +14,8 @@ from avrecog.fusion.methods import Fusion
 from avrecog.fusion.selection import Fitted, choose, fit_methods
 from avrecog.fusion.settings import FuseConfig
 from avrecog.interop import mmaction2_metrics
-from avrecog.interop.mmaction2_results import Told, is_foreign, labels_of, read_datalist, read_foreign, read_results
+from avrecog.interop.mmaction2_results import Told, is_foreign, labels_of, read_datalist, read_results
+from avrecog.interop.score_files import read_foreign
 from avrecog.metrics import classification_metrics, top_k_accuracy
 from avrecog.scores.npz import read_scores
 from avrecog.scores.stack import stacked

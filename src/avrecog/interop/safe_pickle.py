@@ -9,25 +9,38 @@ Source: Python's documentation of `pickletools`; NumPy's and PyTorch's `__reduce
 """
 
 import io
-import math
 import pickletools
-import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from avrecog.errors import PickleError
+from avrecog.interop.pickle_values import (
+    MOST_TIMES,
+    OBJECT_BYTES,
+    Budget,
+    Dtype,
+    Name,
+    Storage,
+    array_from_buffer,
+    empty_dict,
+    encoded,
+    expect,
+    fill_array,
+    format_value,
+    make_dtype,
+    make_scalar,
+    make_tensor,
+    new_array,
+    no_bytes,
+    set_byte_order,
+)
 
 MOST_BYTES = 2**30  # of a file
-MOST_TIMES = 16  # its size, for what is made from it; real files need up to 8
-OBJECT_BYTES = 64  # of an empty list, tuple or dict
-MOST_AXES = 8
 
-DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 STORAGES = {
     f"torch {name}Storage": np.dtype(dtype)
     for name, dtype in {
@@ -42,6 +55,7 @@ STORAGES = {
         "Double": "<f8",
     }.items()
 }
+
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # first value of a file that torch.save wrote before it wrote zip files
 TORCH_PROTOCOL = 1001
 
@@ -50,6 +64,7 @@ PUSHED = frozenset(
     + ("SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES")
     + ("BINBYTES8", "BYTEARRAY8")
 )  # opcodes whose argument is the value
+
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 IGNORED = frozenset(("PROTO", "FRAME"))
 
@@ -81,43 +96,10 @@ def loads(content: bytes) -> Any:
     Raises:
         PickleError: if it is damaged or asks for anything else.
     """
-    budget = _Budget(MOST_TIMES * len(content) + 2**16)
+    budget = Budget(MOST_TIMES * len(content) + 2**16)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of pickletools, over a backslash in a name
         return _Machine(io.BytesIO(content), len(content), budget, CALLS).run()
-
-
-@dataclass
-class _Budget:
-    """Bytes that may still be made: references repeat what is stored once, so a small file could ask for any amount."""
-
-    n_bytes: int
-
-    def spend(self, n_bytes: int) -> None:
-        self.n_bytes -= n_bytes
-        if self.n_bytes < 0:
-            raise PickleError(f"unfolds to more than {MOST_TIMES} times its size, so it isn't read")
-
-
-@dataclass(frozen=True)
-class _Name:
-    """What stands for a class or function that a pickle names."""
-
-    name: str
-
-
-@dataclass
-class _Dtype:
-    """A number format that is being described."""
-
-    dtype: np.dtype
-
-
-@dataclass(frozen=True)
-class _Storage:
-    """The numbers behind a tensor."""
-
-    values: np.ndarray  # (n,)
 
 
 class _Machine:
@@ -127,8 +109,8 @@ class _Machine:
         self,
         file: io.BytesIO,
         n_bytes: int,
-        budget: _Budget,
-        calls: "dict[str, Callable[[_Budget, tuple], Any] | None]",
+        budget: Budget,
+        calls: "dict[str, Callable[[Budget, tuple], Any] | None]",
         persistent: Callable[[Any], None] | None = None,
     ) -> None:
         self._file, self._n_bytes, self._budget = file, n_bytes, budget
@@ -167,7 +149,7 @@ class _Machine:
         # as pickletools gives it: `module name`
         if argument not in self._calls:
             raise PickleError(f"asks for {argument.replace(' ', '.', 1)!r:.200}, which could run code; refused")
-        self._stack.append(_Name(argument))
+        self._stack.append(Name(argument))
 
     def stack_name(self, _: None) -> None:
         name, module = self._stack.pop(), self._stack.pop()
@@ -181,20 +163,22 @@ class _Machine:
 
     def call(self, _: None) -> None:
         arguments, named = self._stack.pop(), self._stack.pop()
-        function = self._calls[named.name] if isinstance(named, _Name) else None
+        function = self._calls[named.name] if isinstance(named, Name) else None
         if function is None or not isinstance(arguments, tuple):
-            raise PickleError(f"calls {_said(named)} with {_said(arguments)}, expected a function it may name; refused")
+            raise PickleError(
+                f"calls {format_value(named)} with {format_value(arguments)}, expected a function it may name; refused"
+            )
         self._budget.spend(OBJECT_BYTES)
         self._stack.append(function(self._budget, arguments))
 
     def build(self, _: None) -> None:
         state, built = self._stack.pop(), self._stack[-1]
-        if isinstance(built, _Dtype):
-            _set_byte_order(built, state)
+        if isinstance(built, Dtype):
+            set_byte_order(built, state)
         elif isinstance(built, np.ndarray):
-            _fill(self._budget, built, state)
+            fill_array(self._budget, built, state)
         else:
-            raise PickleError(f"sets the state of {_said(built)}, expected an array; refused")
+            raise PickleError(f"sets the state of {format_value(built)}, expected an array; refused")
 
     def persistent_id(self, _: None) -> None:
         if self._persistent is None:
@@ -273,15 +257,15 @@ class _Machine:
 
     def _extend(self, items: list[Any]) -> None:
         if not isinstance(self._stack[-1], list):
-            raise PickleError(f"appends to {_said(self._stack[-1])}, expected a list; refused")
+            raise PickleError(f"appends to {format_value(self._stack[-1])}, expected a list; refused")
         self._stack[-1].extend(map(_plain, items))
 
     def _set(self, items: list[Any]) -> None:
         if not isinstance(self._stack[-1], dict) or len(items) % 2:
-            raise PickleError(f"sets items of {_said(self._stack[-1])}, expected a dict; refused")
+            raise PickleError(f"sets items of {format_value(self._stack[-1])}, expected a dict; refused")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str):  # a deep tuple's hash ends Python; numbers can be chosen to collide
-                raise PickleError(f"has {_said(key)} as a dict's key, expected text; refused")
+                raise PickleError(f"has {format_value(key)} as a dict's key, expected text; refused")
             self._budget.spend(OBJECT_BYTES)
             self._stack[-1][key] = _plain(value)
 
@@ -320,116 +304,20 @@ OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
 }
 
 
-def _said(value: Any) -> str:
-    return value.name.replace(" ", ".") if isinstance(value, _Name) else f"a {type(value).__name__.strip('_').lower()}"
-
-
 def _plain(value: Any) -> Any:
     # what a list, a dict or the whole pickle may hold
-    if isinstance(value, _Name | _Dtype | _Storage):
-        raise PickleError(f"holds {_said(value)}, expected values and arrays")
+    if isinstance(value, Name | Dtype | Storage):
+        raise PickleError(f"holds {format_value(value)}, expected values and arrays")
     return value
 
 
-def _expect(fits: bool, what: str) -> None:
-    if not fits:
-        raise PickleError(f"describes {what} that can't be; it is damaged")
-
-
-def _are_sizes(values: Any) -> bool:
-    return isinstance(values, tuple) and len(values) <= MOST_AXES and all(_is_size(value) for value in values)
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 <= value < sys.maxsize
-
-
-def _encoded(budget: _Budget, arguments: tuple) -> bytes:
-    # `_codecs.encode`: how protocols 0 to 2 write bytes
-    match arguments:
-        case (str() as text, "latin1" | "latin-1"):
-            budget.spend(len(text))
-            return text.encode("latin-1")
-    raise PickleError("describes bytes in another encoding than latin1; refused")
-
-
-def _no_bytes(_: _Budget, arguments: tuple) -> bytes:
-    """`bytes()`: how protocols 0 to 2 write no bytes."""
-    _expect(arguments == (), "bytes")
-    return b""
-
-
-def _empty_dict(_: _Budget, arguments: tuple) -> dict[str, Any]:
-    _expect(arguments == (), "an OrderedDict")
-    return {}
-
-
-def _dtype(_: _Budget, arguments: tuple) -> _Dtype:
-    match arguments:
-        case (str() as name, bool() | 0 | 1, bool() | 0 | 1) if name in DTYPES:
-            return _Dtype(np.dtype(name))
-    raise PickleError("describes an array of other than plain numbers; refused")
-
-
-def _set_byte_order(built: _Dtype, state: Any) -> None:
-    match state:
-        case (3 | 4, "<" | ">" | "|" | "=" as order, None, None, None, -1, -1, 0, *_):
-            built.dtype = built.dtype.newbyteorder(order)
-            return
-    raise PickleError("describes an array of other than plain numbers; refused")
-
-
-def _new_array(budget: _Budget, arguments: tuple) -> np.ndarray:
-    # `_reconstruct`: an empty array, which BUILD fills
-    match arguments:
-        case (_Name("numpy ndarray"), (0,), b"b" | "b"):
-            budget.spend(2 * OBJECT_BYTES)
-            return np.empty(0, np.int8)
-    raise PickleError("describes an array of another class than numpy.ndarray; refused")
-
-
-def _fill(budget: _Budget, built: np.ndarray, state: Any) -> None:
-    _expect(built.shape == (0,) and built.dtype == np.int8, "an array twice, or one")
-    match state:
-        case (1, shape, _Dtype(dtype), bool() | 0 | 1 as is_fortran, bytes() | str() as raw):
-            if isinstance(raw, str):  # Python 2's bytes
-                _expect(raw.isascii() or max(raw) < "\u0100", "an array")
-                raw = raw.encode("latin-1")
-            _expect(_are_sizes(shape) and math.prod(shape) * dtype.itemsize == len(raw), "an array")
-            budget.spend(len(raw))
-            cast(Any, built).__setstate__((1, shape, dtype, bool(is_fortran), raw))
-            return
-    raise PickleError("describes an array that can't be; it is damaged")
-
-
-def _from_buffer(budget: _Budget, arguments: tuple) -> np.ndarray:
-    # `numpy.core.numeric._frombuffer`: how protocol 5 writes arrays
-    match arguments:
-        case (bytes() | bytearray() as raw, _Dtype(dtype), shape, "C" | "F" as order):
-            pass
-        case (bytes() | bytearray() as raw, _Dtype(dtype), shape, "C" | "F" as order, None):
-            pass
-        case _:
-            raise PickleError("describes an array that can't be; it is damaged")
-    _expect(_are_sizes(shape) and math.prod(shape) * dtype.itemsize == len(raw), "an array")
-    budget.spend(2 * OBJECT_BYTES)
-    return np.frombuffer(raw, dtype).reshape(shape, order=order)
-
-
-def _scalar(_: _Budget, arguments: tuple) -> Any:
-    match arguments:
-        case (_Dtype(dtype), bytes() as raw) if len(raw) == dtype.itemsize:
-            return np.frombuffer(raw, dtype)[0]
-    raise PickleError("describes a number that can't be; it is damaged")
-
-
-def _storage(budget: _Budget, arguments: tuple) -> _Storage:
+def _storage(budget: Budget, arguments: tuple) -> Storage:
     """`torch.storage._load_from_bytes`: a file of torch.save, as written before 1.6, inside of this one.
 
     Five pickles (magic number, protocol, system, the storage by a persistent id, the ids) and each storage's length
     and numbers.
     """
-    _expect(len(arguments) == 1 and isinstance(arguments[0], bytes), "a tensor's storage")
+    expect(len(arguments) == 1 and isinstance(arguments[0], bytes), "a tensor's storage")
     content = arguments[0]
     budget.spend(len(content))
     file = io.BytesIO(content)
@@ -437,63 +325,45 @@ def _storage(budget: _Budget, arguments: tuple) -> _Storage:
 
     def note(identity: Any) -> None:
         match identity:
-            case ("storage", _Name(name), str() as key, str(), int() as n_values, None) if name in STORAGES:
+            case ("storage", Name(name), str() as key, str(), int() as n_values, None) if name in STORAGES:
                 asked.append((key, STORAGES[name], n_values))
                 return
         raise PickleError("refers to other than a tensor's storage; refused")
 
-    names: dict[str, Callable[[_Budget, tuple], Any] | None] = dict.fromkeys(STORAGES)
+    names: dict[str, Callable[[Budget, tuple], Any] | None] = dict.fromkeys(STORAGES)
 
     def value(persistent: Callable[[Any], None] | None = None) -> _Machine:
         return _Machine(file, len(content), budget, names, persistent)
 
-    _expect(value().run() == TORCH_MAGIC and value().run() == TORCH_PROTOCOL, "a tensor's storage")
+    expect(value().run() == TORCH_MAGIC and value().run() == TORCH_PROTOCOL, "a tensor's storage")
     system = value().run()
-    _expect(isinstance(system, dict) and system.get("little_endian") is True, "a big-endian storage, or one")
+    expect(isinstance(system, dict) and system.get("little_endian") is True, "a big-endian storage, or one")
     value(note).run()
     keys = value().run()
-    _expect(len(asked) == 1 and keys == [asked[0][0]], "a tensor's storage")
+    expect(len(asked) == 1 and keys == [asked[0][0]], "a tensor's storage")
     _, dtype, n_values = asked[0]
     (there,) = np.frombuffer(file.read(8).ljust(8, b"\xff"), "<i8").tolist()
     raw = content[file.tell() :]
-    _expect(there == n_values >= 0 and n_values * dtype.itemsize == len(raw), "a tensor's storage")
-    return _Storage(np.frombuffer(raw, dtype))
+    expect(there == n_values >= 0 and n_values * dtype.itemsize == len(raw), "a tensor's storage")
+    return Storage(np.frombuffer(raw, dtype))
 
 
-def _tensor(budget: _Budget, arguments: tuple) -> np.ndarray:
-    # `torch._utils._rebuild_tensor_v2`: a view of a storage
-    match arguments:
-        case (_Storage(values), offset, shape, strides, bool(), dict(), *_):
-            pass
-        case _:
-            raise PickleError("describes a tensor that can't be; it is damaged")
-    _expect(_is_size(offset) and _are_sizes(shape) and _are_sizes(strides) and len(shape) == len(strides), "a tensor")
-    n_values = math.prod(shape)
-    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    _expect(n_values <= len(values) and (n_values == 0 or last < len(values)), "a tensor")
-    if n_values == 0:
-        return np.zeros(shape, values.dtype)
-    budget.spend(n_values * values.itemsize + 2 * OBJECT_BYTES)
-    byte_strides = [stride * values.itemsize * (size > 1) for size, stride in zip(shape, strides, strict=True)]
-    return np.lib.stride_tricks.as_strided(values[offset:], shape, byte_strides).copy()
-
-
-CALLS: dict[str, Callable[[_Budget, tuple], Any] | None] = {
-    "_codecs encode": _encoded,
-    "__builtin__ bytes": _no_bytes,
-    "builtins bytes": _no_bytes,
-    "collections OrderedDict": _empty_dict,
-    "numpy dtype": _dtype,
+CALLS: dict[str, Callable[[Budget, tuple], Any] | None] = {
+    "_codecs encode": encoded,
+    "__builtin__ bytes": no_bytes,
+    "builtins bytes": no_bytes,
+    "collections OrderedDict": empty_dict,
+    "numpy dtype": make_dtype,
     "numpy ndarray": None,  # only an argument
-    "torch._utils _rebuild_tensor_v2": _tensor,
+    "torch._utils _rebuild_tensor_v2": make_tensor,
     "torch.storage _load_from_bytes": _storage,
     **{
         f"numpy.{core}.{name}": function
         for core in ("core", "_core")  # NumPy 1 and 2
         for name, function in {
-            "multiarray _reconstruct": _new_array,
-            "multiarray scalar": _scalar,
-            "numeric _frombuffer": _from_buffer,
+            "multiarray _reconstruct": new_array,
+            "multiarray scalar": make_scalar,
+            "numeric _frombuffer": array_from_buffer,
         }.items()
     },
 }
