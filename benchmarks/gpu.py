@@ -28,7 +28,7 @@ from avrecog.features.front_end import FrontEnd
 from avrecog.features.log_mel import LogMel
 from avrecog.features.settings import AudioConfig, LogMelConfig
 from avrecog.features.store import Store
-from avrecog.inference.engines import start_engine
+from avrecog.inference.engines import ENGINES
 from avrecog.models.folding import folded
 from avrecog.models.registry import build_model, model_section
 from avrecog.runtime.device import (
@@ -141,7 +141,7 @@ def latency(depth: int) -> list[Row]:
     bare = folded(model.network, model.example(2, torch.device("cpu")))
     network, half = on_device(copy.deepcopy(bare), device), on_device(copy.deepcopy(bare), device).to(torch.bfloat16)
     with torch.inference_mode():
-        compiled = start_engine("torch-compiled", model, device)
+        compiled = ENGINES["torch-compiled"].start(model, device)
         overhead = torch.compile(bare.to(device), dynamic=True, mode="reduce-overhead")
         runs: dict[str, Callable[[Tensor], Tensor]] = {
             "eager": on_device(model.network, device),

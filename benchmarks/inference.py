@@ -12,7 +12,6 @@ from comparing import Row, Times, at_least, in_turns, show
 from avrecog.config import validate
 from avrecog.features.front_end import FrontEnd
 from avrecog.features.settings import AudioConfig, LogMelConfig
-from avrecog.inference.engines import start_engine
 from avrecog.inference.trained_model import TrainedModel
 from avrecog.models.registry import build_model, model_section
 from avrecog.runtime.device import device_name, lacking_to_compile, on_device, pick_device
@@ -37,9 +36,9 @@ def main() -> None:
         engines = {"eager": on_device(model.network, device)}
         for engine in ("torch", "torch-compiled", "onnxruntime"):
             if engine != "torch-compiled" or lacking_to_compile(device) is None:
-                engines[engine] = start_engine(engine, model, device)
+                engines[engine] = ENGINES[engine].start(model, device)
         if device.type == "cpu":
-            engines["int8"] = start_engine("onnxruntime-int8", model, device, [model.example(16, device)])
+            engines["int8"] = ENGINES["onnxruntime-int8"].start(model, device, [model.example(16, device)])
         view = model.example(1, device)
         with torch.inference_mode():
             expected = engines["eager"](*view).softmax(dim=1)

@@ -20,7 +20,7 @@ from avrecog.features.log_mel import LogMel
 from avrecog.features.settings import FRONT_ENDS, AudioConfig, LogMelConfig
 from avrecog.features.store import MemoryStore
 from avrecog.features.video_settings import VideoConfig
-from avrecog.inference.engines import engine_precision, start_engine
+from avrecog.inference.engines import ENGINES
 from avrecog.inference.trained_model import load_model
 from avrecog.models.checkpoint import save_checkpoint
 from avrecog.models.registry import build_model, model_section
@@ -100,7 +100,7 @@ def probabilities(logits):
 @pytest.mark.parametrize("section", some(SECTIONS))
 def test_onnxruntime_gives_the_scores_of_the_plain_network_for_any_batch(trained, section):
     model = load_model(trained(section))
-    network = start_engine("onnxruntime", model, torch.device("cpu"))
+    network = ENGINES["onnxruntime"].start(model, torch.device("cpu"))
     for n_views in (1, 2, 5):
         inputs = model.example(n_views, torch.device("cpu"))
         with torch.inference_mode():
@@ -115,7 +115,7 @@ def test_the_folded_network_gives_the_scores_of_the_plain_one(trained, section, 
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # ten bits on a GPU, which differ by more
     model = load_model(trained(section))
     inputs = model.example(3, pick_device())
-    network = start_engine("torch", model, pick_device())
+    network = ENGINES["torch"].start(model, pick_device())
     with torch.inference_mode():
         np.testing.assert_allclose(
             probabilities(network(*inputs)), probabilities(model.network.to(pick_device())(*inputs)), atol=1e-4
@@ -126,7 +126,7 @@ def test_the_folded_network_gives_the_scores_of_the_plain_one(trained, section, 
 def test_eight_bits_stay_close_to_the_scores_of_the_plain_network(trained):
     model = load_model(trained("resnet"))
     calibration = [model.example(16, torch.device("cpu"))]
-    network = start_engine("onnxruntime-int8", model, torch.device("cpu"), calibration)
+    network = ENGINES["onnxruntime-int8"].start(model, torch.device("cpu"), calibration)
     inputs = model.example(5, torch.device("cpu"))
     with torch.inference_mode():
         expected, found = probabilities(model.network(*inputs)), probabilities(network(*inputs))
@@ -134,14 +134,14 @@ def test_eight_bits_stay_close_to_the_scores_of_the_plain_network(trained):
     kinds = {value.type for value in network.session.get_inputs()}
     assert kinds == {"tensor(float)"}
     with pytest.raises(ConfigError, match="engine onnxruntime-int8 needs clips to calibrate on"):
-        start_engine("onnxruntime-int8", model, torch.device("cpu"))
+        ENGINES["onnxruntime-int8"].start(model, torch.device("cpu"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(lacking_to_compile(pick_device()) is not None, reason="nothing here to compile with")
 def test_the_compiled_network_gives_the_scores_of_the_plain_one(trained):
     model = load_model(trained("resnet"))
-    network = start_engine("torch-compiled", model, pick_device())
+    network = ENGINES["torch-compiled"].start(model, pick_device())
     for n_views in (1, 3):
         inputs = model.example(n_views, pick_device())
         with torch.inference_mode():
@@ -153,15 +153,15 @@ def test_the_compiled_network_gives_the_scores_of_the_plain_one(trained):
 def test_an_engine_that_cannot_run_says_what_is_missing(trained, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ConfigError, match=r"torch-compiled can't run here: there is no C\+\+ compiler; install g\+\+"):
-        start_engine("torch-compiled", load_model(trained("resnet")), torch.device("cpu"))
+        ENGINES["torch-compiled"].start(load_model(trained("resnet")), torch.device("cpu"))
 
 
 def test_onnxruntime_computes_in_the_precision_of_the_weights():
-    assert engine_precision("onnxruntime", "auto") == "32-true"
-    assert engine_precision("onnxruntime-int8", "auto") == "int8"
-    assert engine_precision("torch", "bf16-mixed") == "bf16-mixed"
+    assert ENGINES["onnxruntime"].precision("auto") == "32-true"
+    assert ENGINES["onnxruntime-int8"].precision("auto") == "int8"
+    assert ENGINES["torch"].precision("bf16-mixed") == "bf16-mixed"
     with pytest.raises(ConfigError, match="test.precision: expected auto or 32-true with engine onnxruntime"):
-        engine_precision("onnxruntime", "bf16-mixed")
+        ENGINES["onnxruntime"].precision("bf16-mixed")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="compares with scores of the CPU")
@@ -189,7 +189,7 @@ def test_a_network_that_is_too_large_for_a_file_is_refused_with_a_word(trained, 
 
     monkeypatch.setattr("avrecog.models.onnx_export.to_onnx", lambda *_: Large())
     with pytest.raises(ConfigError, match="can't be an ONNX file, which holds 2 GB at most: .*(serialize|exceeds)"):
-        start_engine("onnxruntime", load_model(trained("resnet")), torch.device("cpu"))
+        ENGINES["onnxruntime"].start(load_model(trained("resnet")), torch.device("cpu"))
 
 
 # An exported file
@@ -279,7 +279,7 @@ def test_predict_refuses_a_model_that_compares_and_names_no_classes(trained, tmp
 
 def test_one_that_was_exported_before_is_refused_too(trained, tmp_path):
     path = trained("avsync")
-    start_engine("onnxruntime", load_model(path), torch.device("cpu"))
+    ENGINES["onnxruntime"].start(load_model(path), torch.device("cpu"))
     assert list((tmp_path / ".avrecog/exports").glob("*.onnx"))
     with pytest.raises(ConfigError, match=r"architecture avsync compares and names no classes"):
         list(predict_files([tmp_path / "a.wav"], [path], None, 2, engine="onnxruntime"))

@@ -17,7 +17,7 @@ import projects
 from avrecog.commands.predict import predict_files
 from avrecog.errors import CheckpointError
 from avrecog.inference import engines, export_cache
-from avrecog.inference.engines import start_engine
+from avrecog.inference.engines import ENGINES
 from avrecog.inference.trained_model import load_model
 from checkpoint import small_checkpoint
 
@@ -58,8 +58,8 @@ def outputs(network, model):
 
 def test_an_export_is_made_once_whoever_is_first(checkpoint, made, tmp_path):
     model = load_model(checkpoint)
-    first = outputs(start_engine("onnxruntime", model, CPU), model)
-    again = outputs(start_engine("onnxruntime", load_model(checkpoint), CPU), model)
+    first = outputs(ENGINES["onnxruntime"].start(model, CPU), model)
+    again = outputs(ENGINES["onnxruntime"].start(load_model(checkpoint), CPU), model)
     np.testing.assert_array_equal(first, again)
     tone = clips.make_tone(tmp_path / "a.wav", duration_s=2.0).path
     (onnx_text,) = predict_files([tone], [checkpoint], None, 3, engine="onnxruntime")
@@ -69,12 +69,12 @@ def test_an_export_is_made_once_whoever_is_first(checkpoint, made, tmp_path):
 
 
 def test_other_weights_and_other_versions_are_other_exports(checkpoint, made, monkeypatch, tmp_path):
-    start_engine("onnxruntime", load_model(checkpoint), CPU)
+    ENGINES["onnxruntime"].start(load_model(checkpoint), CPU)
     other = small_checkpoint(tmp_path, depth=10, width=8, mel_frames=32, weights={"fc.bias": torch.ones(3)})
-    start_engine("onnxruntime", load_model(other), CPU)
+    ENGINES["onnxruntime"].start(load_model(other), CPU)
     assert len(made) == 2
     monkeypatch.setattr(export_cache, "_version", lambda library: f"another {library}")
-    start_engine("onnxruntime", load_model(other), CPU)
+    ENGINES["onnxruntime"].start(load_model(other), CPU)
     assert (len(made), len(kept())) == (3, 3)
 
 
@@ -126,11 +126,11 @@ def test_a_damaged_export_is_made_anew_and_a_line_says_so(checkpoint, made, capl
 def test_eight_bits_are_kept_for_each_calibration(checkpoint, made):
     model = load_model(checkpoint)
     calibration = [model.example(8, CPU)]
-    first = outputs(start_engine("onnxruntime-int8", model, CPU, calibration), model)
-    again = outputs(start_engine("onnxruntime-int8", model, CPU, calibration), model)
+    first = outputs(ENGINES["onnxruntime-int8"].start(model, CPU, calibration), model)
+    again = outputs(ENGINES["onnxruntime-int8"].start(model, CPU, calibration), model)
     np.testing.assert_array_equal(first, again)
     assert len(kept()) == 2  # of 32 bits, and of 8
-    start_engine("onnxruntime-int8", model, CPU, [(2 * calibration[0][0],)])
+    ENGINES["onnxruntime-int8"].start(model, CPU, [(2 * calibration[0][0],)])
     assert (len(made), len(kept())) == (1, 3)
 
 
@@ -196,12 +196,12 @@ def test_a_checkpoint_that_may_not_be_read_is_said_to_be_that(checkpoint, monkey
 def test_outside_of_a_project_exports_lie_in_the_users_cache(checkpoint, monkeypatch, tmp_path):
     (tmp_path / "dvc.yaml").unlink()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    start_engine("onnxruntime", load_model(checkpoint), CPU)
+    ENGINES["onnxruntime"].start(load_model(checkpoint), CPU)
     assert len(list((tmp_path / "cache/avrecog/exports").glob("*.onnx"))) == 1
     assert not (tmp_path / ".avrecog").exists()
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    start_engine("onnxruntime", load_model(checkpoint), CPU)
+    ENGINES["onnxruntime"].start(load_model(checkpoint), CPU)
     assert len(list((tmp_path / "home/.cache/avrecog/exports").glob("*.onnx"))) == 1
 
 

@@ -14,7 +14,7 @@ from avrecog.evaluation.benchmark import count_macs
 from avrecog.features.front_end import FrontEnd
 from avrecog.features.settings import AudioConfig, LogMelConfig
 from avrecog.features.video_settings import VideoConfig
-from avrecog.inference.engines import start_engine
+from avrecog.inference.engines import ENGINES
 from avrecog.inference.trained_model import load_model
 from avrecog.models.checkpoint import save_checkpoint
 from avrecog.models.example import example_batch
@@ -101,10 +101,10 @@ def outcome(folder, kind, name):
     inputs = model.example(3, CPU)
     with torch.inference_mode():
         expected = model.network(*inputs)
-        served = start_engine("torch", model, CPU)
+        served = ENGINES["torch"].start(model, CPU)
         close(served(*inputs), expected)
         try:
-            onnx = start_engine("onnxruntime", model, CPU)
+            onnx = ENGINES["onnxruntime"].start(model, CPU)
         except ConfigError as error:
             return f"works, {n_norms(model.network)} -> {n_norms(served)} batch norms, not exported: {error}"
         close(onnx(*inputs), expected)

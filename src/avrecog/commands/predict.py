@@ -18,7 +18,7 @@ from avrecog.fusion.file import read_fusion
 from avrecog.fusion.methods import Fusion
 from avrecog.inference.export_cache import digest_of, read_export
 from avrecog.inference.onnx_network import OnnxNetwork
-from avrecog.inference.settings import Engine, TestConfig
+from avrecog.inference.settings import EngineName, TestConfig
 from avrecog.inputs import ModelInput, check_names_classes
 from avrecog.pipeline import PipelineConfig
 
@@ -46,7 +46,7 @@ def predict_files(
     checkpoints: Sequence[Path] | None,
     coefficients: Sequence[float] | None,
     top: int,
-    engine: Engine = "torch",
+    engine: EngineName = "torch",
 ) -> Iterator[str]:
     """A few lines for each file: its likeliest classes with their probabilities.
 
@@ -104,14 +104,14 @@ def _of_onnx(path: Path) -> Speaker:
     return Speaker(kept.name, kept.input, kept.front_end, kept.classes, OnnxNetwork(kept.onnx), None)
 
 
-def _of_torch(path: Path, engine: Engine) -> Speaker:
-    from avrecog.inference.engines import start_engine
+def _of_torch(path: Path, engine: EngineName) -> Speaker:
+    from avrecog.inference.engines import ENGINES
     from avrecog.inference.trained_model import load_model
     from avrecog.runtime.device import pick_device
 
     model, device = load_model(path), pick_device()
     check_names_classes(model.input, path)
-    network = start_engine(engine, model, device)
+    network = ENGINES[engine].start(model, device)
     return Speaker(model.name, model.input, model.front_end, model.classes, network, device)
 
 

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from avrecog.config import flatten
 from avrecog.errors import ConfigError
-from avrecog.inference.engines import Network, start_engine
-from avrecog.inference.settings import BenchmarkConfig, Engine, TestConfig, Variant
+from avrecog.inference.engines import ENGINES, Network
+from avrecog.inference.settings import BenchmarkConfig, EngineName, TestConfig, Variant
 from avrecog.inference.trained_model import TrainedModel, load_model
 from avrecog.runtime.device import (
     device_name,
@@ -36,7 +36,7 @@ from avrecog.tracking.outcome import Outcome
 
 log = logging.getLogger(__name__)
 
-ENGINES: dict[Variant, Engine | None] = {  # None: the network as it was trained, batch norms and all
+ENGINE_OF: dict[Variant, EngineName | None] = {  # None: the network as it was trained, batch norms and all
     "eager": None,
     "folded": "torch",
     "compiled": "torch-compiled",
@@ -67,7 +67,8 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
                 raise ConfigError(f"benchmark.report: `compiled` can't be timed: {lacking}")
             log.warning("benchmark %s compiled: is left out: %s, or drop it from benchmark.variants", name, lacking)
             continue
-        in_force = {"onnxruntime": "32-true", "int8": "int8"}.get(variant, precision)
+        engine = ENGINE_OF[variant]
+        in_force = (ENGINES[engine].own_precision if engine else None) or precision
         try:
             with explained_out_of_memory("lower benchmark.batch_sizes"):
                 figures = _time_variant(variant, model, n_views, in_force, config)
@@ -116,9 +117,9 @@ def _time_variant(
     variant: Variant, model: TrainedModel, n_views: int, precision: str, config: BenchmarkConfig
 ) -> dict[str, Any]:
     """Latency, throughput and best batch of one variant."""
-    engine, device = ENGINES[variant], pick_device()
+    name, device = ENGINE_OF[variant], pick_device()
     run: Network = (
-        start_engine(engine, model, device, [model.example(16, device)]) if engine else on_device(model.network, device)
+        ENGINES[name].start(model, device, [model.example(16, device)]) if name else on_device(model.network, device)
     )
     forget_gpu_memory()
     with torch.inference_mode(), reduced_precision(device, precision):

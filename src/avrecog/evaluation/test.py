@@ -13,7 +13,7 @@ from avrecog.config import flatten
 from avrecog.datasets.open import Features, open_features, open_split
 from avrecog.datasets.view_scores import predict_scores
 from avrecog.errors import CheckpointError
-from avrecog.inference.engines import engine_precision, start_engine
+from avrecog.inference.engines import ENGINES
 from avrecog.inference.settings import TestConfig
 from avrecog.inference.trained_model import TrainedModel, load_model
 from avrecog.manifest import LabelledClips
@@ -43,7 +43,7 @@ from avrecog.scores.table import ScoreTable, Split, probabilities
 from avrecog.tracking.history import Row, read_history
 from avrecog.tracking.outcome import Outcome
 
-CALIBRATION_VIEWS = 128  # of training clips, for engine onnxruntime-int8
+CALIBRATION_VIEWS = 128  # of training clips, for engines that need them
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def evaluate_model(name: str, paths: EvaluationPaths, config: TestConfig) -> Out
         raise CheckpointError(
             f"{paths.checkpoints}: was trained on other classes than {paths.data}/labels.txt has; run `dvc repro train`"
         )
-    precision = precision_in_force(engine_precision(config.engine, config.precision))
+    precision = precision_in_force(ENGINES[config.engine].precision(config.precision))
     features = open_features(model.input, model.front_end, paths.data / "features", tables)
     val, table, seconds = _score_splits(model, features, config, precision)
     for each in (val, table):
@@ -115,8 +115,8 @@ def _score_splits(
 ) -> tuple[ScoreTable, ScoreTable, float]:
     """The scores of val and of test, and the seconds that those of test took."""
     device, tables, seconds = pick_device(), [], 0.0
-    calibration = _calibration(model, features) if config.engine == "onnxruntime-int8" else ()
-    network = start_engine(config.engine, model, device, calibration)
+    engine = ENGINES[config.engine]
+    network = engine.start(model, device, _calibration(model, features) if engine.needs_calibration else ())
     splits: tuple[Split, Split] = ("val", "test")
     for split in splits:
         opened = open_split(model.input, features, split)

@@ -1,11 +1,12 @@
 """What runs a trained network: PyTorch, compiled or not, or ONNX Runtime, in 8 bits or not; networks as ONNX models."""
 
+import abc
 import hashlib
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from avrecog.errors import ConfigError
 from avrecog.inference.export_cache import Kept, keep_export, read_export
 from avrecog.inference.onnx_network import OnnxNetwork, explained, position
-from avrecog.inference.settings import Engine
+from avrecog.inference.settings import EngineName
 from avrecog.inference.trained_model import TrainedModel
 from avrecog.models.folding import folded
 from avrecog.models.onnx_export import as_bytes, to_onnx
@@ -23,27 +24,95 @@ if TYPE_CHECKING:
     import onnx
 
 Network = Callable[..., Tensor]  # batches of views -> (B, K) logits
+Calibration = Sequence[tuple[Tensor, ...]]
 
 CPU = torch.device("cpu")
 
 
-def start_engine(
-    engine: Engine, model: TrainedModel, device: torch.device, calibration: Sequence[tuple[Tensor, ...]] = ()
-) -> Network:
-    """The model's network, its batch norms folded, ready to take batches of any size on `device`.
+class Engine(abc.ABC):
+    """What runs a network; one stands in `ENGINES` by the name that `test.engine` gives."""
 
-    Args:
-        engine: what is to run it.
-        model: whose network.
-        device: where its batches are.
-        calibration: batches that show `onnxruntime-int8` how large values become; of other clips than are judged.
+    name: ClassVar[EngineName]
+    own_precision: ClassVar[str | None] = None  # the only one that it computes in; None: any
+    needs_calibration: ClassVar[bool] = False  # whether it must see how large values become
 
-    Raises:
-        ConfigError: if the engine can't run here, or lacks its calibration.
-    """
-    if engine == "onnxruntime":
+    def precision(self, asked: str) -> str:
+        """The precision that it computes in where `test.precision` is `asked`.
+
+        Raises:
+            ConfigError: if it can't compute in the one that is asked for.
+        """
+        if self.own_precision is None:
+            return asked
+        if asked not in ("auto", "32-true"):
+            raise ConfigError(f"test.precision: expected auto or 32-true with engine {self.name}, got {asked}")
+        return self.own_precision
+
+    @abc.abstractmethod
+    def start(self, model: TrainedModel, device: torch.device, calibration: Calibration = ()) -> Network:
+        """The model's network, its batch norms folded, ready to take batches of any size on `device`.
+
+        Args:
+            model: whose network.
+            device: where its batches are.
+            calibration: batches that show how large values become; of other clips than are judged.
+
+        Raises:
+            ConfigError: if the engine can't run here, or lacks its calibration.
+        """
+
+
+class TorchEngine(Engine):
+    """PyTorch as it is."""
+
+    name: ClassVar[EngineName] = "torch"
+
+    def start(self, model: TrainedModel, device: torch.device, calibration: Calibration = ()) -> Network:
+        """The folded network."""
+        return on_device(folded(model.network, model.example(2, CPU)), device)
+
+
+class CompiledEngine(TorchEngine):
+    """PyTorch, compiled."""
+
+    name = "torch-compiled"
+
+    def start(self, model: TrainedModel, device: torch.device, calibration: Calibration = ()) -> Network:
+        """The folded network, which its first batch compiles.
+
+        Raises:
+            ConfigError: if there is no compiler here.
+        """
+        if lacking := lacking_to_compile(device):
+            raise ConfigError(f"test.engine: torch-compiled can't run here: {lacking}, or set another engine")
+        compiled: Network = torch.compile(super().start(model, device), dynamic=True)
+        return compiled
+
+
+class OnnxEngine(Engine):
+    """ONNX Runtime in single precision."""
+
+    name = "onnxruntime"
+    own_precision = "32-true"
+
+    def start(self, model: TrainedModel, device: torch.device, calibration: Calibration = ()) -> Network:
+        """The exported network."""
         return OnnxNetwork(exported(model).onnx, torch.get_num_threads(), device.type == "cuda")
-    if engine == "onnxruntime-int8":
+
+
+class Int8Engine(Engine):
+    """ONNX Runtime in 8 bits, on the CPU."""
+
+    name = "onnxruntime-int8"
+    own_precision = "int8"
+    needs_calibration = True
+
+    def start(self, model: TrainedModel, device: torch.device, calibration: Calibration = ()) -> Network:
+        """The exported network, quantised by the calibration.
+
+        Raises:
+            ConfigError: if there is a GPU, or no calibration.
+        """
         if device.type == "cuda":
             raise ConfigError(
                 "engine onnxruntime-int8 is for CPUs, and there is a GPU here; set another, or hide the GPU"
@@ -53,26 +122,11 @@ def start_engine(
                 "engine onnxruntime-int8 needs clips to calibrate on, which stage test takes from the training split"
             )
         return OnnxNetwork(_quantised(model, calibration).onnx, torch.get_num_threads(), on_gpu=False)
-    network = on_device(folded(model.network, model.example(2, CPU)), device)
-    if engine == "torch":
-        return network
-    if lacking := lacking_to_compile(device):
-        raise ConfigError(f"test.engine: torch-compiled can't run here: {lacking}, or set another engine")
-    compiled: Network = torch.compile(network, dynamic=True)
-    return compiled
 
 
-def engine_precision(engine: Engine, precision: str) -> str:
-    """The precision that an engine computes in: ONNX Runtime's is that of its model.
-
-    Raises:
-        ConfigError: if another is asked of it.
-    """
-    if engine not in ("onnxruntime", "onnxruntime-int8"):
-        return precision
-    if precision not in ("auto", "32-true"):
-        raise ConfigError(f"test.precision: expected auto or 32-true with engine {engine}, got {precision}")
-    return "int8" if engine == "onnxruntime-int8" else "32-true"
+ENGINES: dict[EngineName, Engine] = {
+    engine.name: engine for engine in (TorchEngine(), CompiledEngine(), OnnxEngine(), Int8Engine())
+}
 
 
 def exported(model: TrainedModel) -> Kept:

@@ -7,7 +7,7 @@ from pydantic import Field
 from avrecog.config import Count, Flag, PositiveNumber, section
 from avrecog.errors import ConfigError
 
-Engine = Literal["torch", "torch-compiled", "onnxruntime", "onnxruntime-int8"]
+EngineName = Literal["torch", "torch-compiled", "onnxruntime", "onnxruntime-int8"]
 Variant = Literal["eager", "folded", "compiled", "onnxruntime", "int8"]
 
 
@@ -22,7 +22,7 @@ class TestConfig:
     batch_size: Count = 64  # views
     checkpoint: Literal["best", "last"] = "best"  # best: of the epoch with the highest val top-1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"  # of stage benchmark too
-    engine: Engine = "torch"  # what runs the network
+    engine: EngineName = "torch"  # what runs the network
     result_json: Flag = False  # write the test scores as MMAction2's `--out result.json` too
 
 
