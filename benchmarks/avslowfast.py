@@ -38,7 +38,7 @@ from avrecog.inference.trained_model import load_model
 from avrecog.manifest import LabelledClips
 from avrecog.media.audio import decode_audio
 from avrecog.metrics import bootstrap_difference, bootstrap_gain, bootstrap_interval
-from avrecog.models.folding import folded
+from avrecog.models.folding import fold_batch_norms
 from avrecog.models.registry import model_section
 from avrecog.plots import BLUE, GREEN, GREY, ORANGE, drawing
 from avrecog.scores.npz import read_scores
@@ -185,7 +185,7 @@ def scores_of(checkpoint: Path, tables: LabelledClips, sound: MemoryStore | None
     if "video" in model.input.modalities and not picture:
         rows["video"] = MemoryStore({}, np.zeros((0, *rows["video"].values.shape[1:]), np.uint8))
     dataset = make_dataset(model.input, StoredClips(model.front_end, rows, clip_ids, labels))
-    network, test = folded(model.network, model.example(2, torch.device("cpu"))), params.test
+    network, test = fold_batch_norms(model.network, model.example(2, torch.device("cpu"))), params.test
     return predict_scores(
         network, dataset, n_views=test.n_clips, batch_size=test.batch_size, device=torch.device("cpu"), average="prob"
     )

@@ -18,7 +18,7 @@ from comparing import at_least, at_most, in_turns, shared, show
 from made import RATE, clip_of, make_mp4, make_ogg
 
 from avrecog.extraction.extract import extract_all
-from avrecog.extraction.pool import _together
+from avrecog.extraction.pool import _batch_jobs
 from avrecog.extraction.worker import Extractor, log_mel_rows
 from avrecog.features.settings import AudioConfig, LogMelConfig
 from avrecog.features.video_settings import VideoConfig
@@ -93,7 +93,7 @@ def main() -> None:
         times = in_turns(
             {
                 "reference": lambda: [reference(path) for path in sounds],
-                "ours": lambda: [hear(group) for group in _together(sound_jobs)],
+                "ours": lambda: [hear(group) for group in _batch_jobs(sound_jobs)],
                 "libsndfile": lambda: [soundfile.read(path, dtype="float32") for path in sounds],
                 "PyAV": lambda: [sound_alone(path) for path in sounds],
                 "decoded at its rate": lambda: [decode_audio(path, RATE) for path in sounds],
@@ -101,9 +101,9 @@ def main() -> None:
                 "log-mel": lambda: [
                     log_mel_rows(hear.log_mel, waveform, torch.device("cpu")) for waveform in waveforms
                 ],
-                "aac": lambda: [hear(group) for group in _together(film_jobs)],
+                "aac": lambda: [hear(group) for group in _batch_jobs(film_jobs)],
                 "aac floor": lambda: [sound_alone(path) for path in films],
-                "frames": lambda: [see(group) for group in _together(picture_jobs)],
+                "frames": lambda: [see(group) for group in _batch_jobs(picture_jobs)],
                 "frames floor": lambda: [picture_alone(path) for path in films],
             },
             rounds=5,

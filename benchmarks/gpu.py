@@ -29,15 +29,15 @@ from avrecog.features.log_mel import LogMel
 from avrecog.features.settings import AudioConfig, LogMelConfig
 from avrecog.features.store import Store
 from avrecog.inference.engines import ENGINES
-from avrecog.models.folding import folded
+from avrecog.models.folding import fold_batch_norms
 from avrecog.models.registry import build_model, model_section
 from avrecog.runtime.device import (
     device_name,
-    forget_gpu_memory,
     gpu_memory_mib,
     on_device,
     pick_device,
-    precision_in_force,
+    reset_peak_gpu_memory,
+    resolve_precision,
     synchronise,
 )
 from avrecog.runtime.distributed import processes
@@ -101,7 +101,7 @@ def training(precision: str) -> list[Row]:
             clips.holds = not clips.holds
             began[0] = time.perf_counter()
 
-        forget_gpu_memory()
+        reset_peak_gpu_memory()
         trainer.fit(clips, val, after_epoch, tqdm(disable=True))  # type: ignore[arg-type]
         mib = gpu_memory_mib() or 0.0
     stored, held = Times(seconds[False][1:-1]), Times(seconds[True][1:])
@@ -138,7 +138,7 @@ def latency(depth: int) -> list[Row]:
     device = pick_device()
     model = model_of_depth(depth)
     (view,) = model.example(1, device)
-    bare = folded(model.network, model.example(2, torch.device("cpu")))
+    bare = fold_batch_norms(model.network, model.example(2, torch.device("cpu")))
     network, half = on_device(copy.deepcopy(bare), device), on_device(copy.deepcopy(bare), device).to(torch.bfloat16)
     with torch.inference_mode():
         compiled = ENGINES["torch-compiled"].start(model, device)
@@ -212,7 +212,7 @@ def main() -> None:
         print("## GPU\n\nNo GPU here: not run.\n")
         return
     rows = []
-    for precision in dict.fromkeys(("32-true", precision_in_force("auto"))):
+    for precision in dict.fromkeys(("32-true", resolve_precision("auto"))):
         rows += training(precision)
     for depth in (18, 50):
         rows += latency(depth)

@@ -39,7 +39,7 @@ from avrecog.media import read_files
 from avrecog.media.container import Probe
 from avrecog.models.audio import AudioModelConfig
 from avrecog.models.registry import build_model
-from avrecog.training.warm_start import standardise_inputs
+from avrecog.training.warm_start import set_input_norm
 
 N_CLASSES = 400
 AUDIO = AudioConfig(LogMelConfig(n_mels=4))
@@ -198,7 +198,7 @@ def training_batches(n: int | None) -> None:
     features = open_features(MODEL.input(), front_end, Path("data/features"), tables)
     clips = open_split(MODEL.input(), features, "train").clips
     open_split(MODEL.input(), features, "val")
-    standardise_inputs(build_model(MODEL, N_CLASSES), clips)
+    set_input_norm(build_model(MODEL, N_CLASSES), clips)
     draw = clips.draw(0, 0)
     order = np.random.default_rng(0).permutation(len(clips))
     for batch in np.array_split(order, -(-len(clips) // BATCH))[:n]:

@@ -26,7 +26,7 @@ from avrecog.features.store import Store
 from avrecog.features.video_settings import VideoConfig
 from avrecog.models.base import ModelConfig
 from avrecog.models.registry import build_model, model_section
-from avrecog.runtime.device import on_device, pick_device, precision_in_force, reduced_precision, synchronise
+from avrecog.runtime.device import on_device, pick_device, reduced_precision, resolve_precision, synchronise
 from avrecog.runtime.distributed import processes
 from avrecog.training.loop import Trainer
 from avrecog.training.optim import make_optimizer
@@ -124,7 +124,7 @@ def loop(name: str, config: ModelConfig, front_end: FrontEnd, train: TrainConfig
         def step() -> None:
             for _ in range(n_clips // train.batch_size):
                 optimizer.zero_grad()
-                with reduced_precision(device, precision_in_force(train.precision)):
+                with reduced_precision(device, resolve_precision(train.precision)):
                     loss = functional.cross_entropy(bare(*batch), answers)  # type: ignore[misc]
                 loss.backward()
                 optimizer.step()

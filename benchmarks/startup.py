@@ -112,7 +112,7 @@ def run_stage(name: str, report: Path) -> None:
 
     watch = Stopwatch()
     with ExitStack() as patches:
-        for owner, function in ((tracking, "open_store"), (tracking, "begin_run"), *((tracking.Run, each) for each in LOGGED)):
+        for owner, function in ((tracking, "tracking_client"), (tracking, "begin_run"), *((tracking.Run, each) for each in LOGGED)):
             patches.enter_context(mock.patch.object(owner, function, watch.around(function, getattr(owner, function))))
         sys.argv = [name, *STAGES[name]]
         runpy.run_path(f"stages/{name}.py", run_name="__main__")

@@ -61,3 +61,10 @@ def finished_project(tmp_path_factory, tracking_template) -> Path:
 def project(finished_project, tmp_path) -> Path:
     """A copy of the finished project that the test may change."""
     return projects.copy_project(finished_project, tmp_path / "project")
+
+
+@pytest.fixture
+def project_root(tmp_path, monkeypatch):
+    """The project below which is remembered what was read of the media: this test's own."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
+    return tmp_path / "project"

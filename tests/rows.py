@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from avrecog.experiments.tracked_rows import Row
+from avrecog.experiments.tracked_rows import TrackedRun
 from avrecog.scores.predictions import Predictions, predictions_from
 
 CLASSES = ("a", "b", "c")
@@ -22,7 +22,7 @@ def said(clips: list[str], share_right: float, seed: int) -> Predictions:
 
 def experiment(
     fold: int | None, seed: int, *, n_clips: int = 20, started: int = 0, lr: str = "0.1", **tags: str
-) -> tuple[list[Row], dict[str, Predictions]]:
+) -> tuple[list[TrackedRun], dict[str, Predictions]]:
     """The three rows of a report, and their predictions by run id."""
     rows, predictions = [], {}
     for number, (model, share) in enumerate(SHARES_RIGHT.items()):
@@ -39,14 +39,14 @@ def experiment(
         top1 = float(table.correct.mean())
         metrics = {"test.top1": top1, "test.mean_class_accuracy": top1, "test.n_clips": float(n_clips)}
         origin = {"process": f"vm boot {fold}{seed}{started}{lr} 1", "stage": "report", "model": model}
-        rows.append(Row(run_id, model, started, params, origin | {"git.commit": "a" * 40} | tags, metrics))
+        rows.append(TrackedRun(run_id, model, started, params, origin | {"git.commit": "a" * 40} | tags, metrics))
         predictions[run_id] = table
     return rows, predictions
 
 
 def grid(
     folds: list[int | None], seeds: list[int], n_clips: int = 20, **more: Any
-) -> tuple[list[Row], dict[str, Predictions]]:
+) -> tuple[list[TrackedRun], dict[str, Predictions]]:
     """Rows and predictions of every fold with every seed."""
     rows, predictions = [], {}
     for fold in folds:

@@ -22,7 +22,7 @@ from avrecog.errors import ConfigError
 from avrecog.inputs import LogMelInput, ModelInput
 from avrecog.models import registry
 from avrecog.models.base import ModelConfig
-from avrecog.models.input_norm import Standardise
+from avrecog.models.input_norm import InputNorm
 from clips import make_tone
 
 PACKAGE = projects.ROOT / "src/avrecog"
@@ -94,7 +94,7 @@ class ToyNetwork(nn.Module):
 
     def __init__(self, n_mels: int, n_classes: int) -> None:
         super().__init__()
-        self.standardise = Standardise([0.0], [1.0])
+        self.standardise = InputNorm([0.0], [1.0])
         self.norm = nn.BatchNorm1d(n_mels)
         self.fc = nn.Linear(n_mels, n_classes)
 

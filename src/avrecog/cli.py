@@ -227,7 +227,7 @@ def _fuse(args: argparse.Namespace) -> None:
     from avrecog.config import load_params
     from avrecog.errors import ConfigError
     from avrecog.fusion.settings import FuseConfig
-    from avrecog.interop.mmaction2_results import Told
+    from avrecog.interop.mmaction2_results import ResultFileOptions
 
     if args.rules:
         if args.fusion or args.save or args.labels or args.kind or args.split:
@@ -236,7 +236,7 @@ def _fuse(args: argparse.Namespace) -> None:
         return
     if args.apply_softmax:
         raise ConfigError("--apply-softmax is one of MMAction2's rules: add --rules mmaction2, or drop it")
-    told = Told(args.datalist, args.labels, split=args.split)
+    told = ResultFileOptions(args.datalist, args.labels, split=args.split)
     config = load_params(fuse=FuseConfig).fuse
     _say(fuse_files(args.scores, config, args.coefficients, args.fusion, args.save, told, args.kind or ()))
 
@@ -264,10 +264,10 @@ def _convert(args: argparse.Namespace) -> None:
         return
     if args.sampling or args.frames or args.alpha:
         raise ConfigError(f"{args.source}: --sampling, --frames and --alpha are of checkpoints, and these are scores")
-    from avrecog.interop.mmaction2_results import Told
+    from avrecog.interop.mmaction2_results import ResultFileOptions
     from avrecog.interop.score_files import convert_scores
 
-    told = Told(args.datalist, args.labels, args.kind, args.split)
+    told = ResultFileOptions(args.datalist, args.labels, args.kind, args.split)
     _say(convert_scores(args.source, args.target, told, args.model, args.form))
 
 

@@ -29,8 +29,8 @@ Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1)]
 
 PARAMS = Path("params.yaml")
-MOST_BYTES = 200_000  # of a YAML file; the shipped one has 4,500
-MOST_VALUES = 100_000
+MAX_BYTES = 200_000  # of a YAML file; the shipped one has 4,500
+MAX_VALUES = 100_000
 
 T = TypeVar("T")
 
@@ -127,8 +127,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         n_bytes = path.stat().st_size
-        if n_bytes > MOST_BYTES:
-            raise ConfigError(f"{path}: expected at most {MOST_BYTES:,} bytes, got {n_bytes:,}")
+        if n_bytes > MAX_BYTES:
+            raise ConfigError(f"{path}: expected at most {MAX_BYTES:,} bytes, got {n_bytes:,}")
         text = path.read_text(encoding="utf-8")
         if re.search(r"(?:[\[{]\s*){100}", text):  # the parser would take seconds to find out
             raise ConfigError(f"{path}: is nested too deeply")
@@ -140,8 +140,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (YAMLError, UnicodeDecodeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         # ruamel has no one error for what it can't make a value of
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    if _n_values(document, {}) > MOST_VALUES:  # aliases of aliases: a few lines that unfold to thousands of millions
-        raise ConfigError(f"{path}: unfolds to more than {MOST_VALUES:,} values; drop the aliases")
+    if _n_values(document, {}) > MAX_VALUES:  # aliases of aliases: a few lines that unfold to thousands of millions
+        raise ConfigError(f"{path}: unfolds to more than {MAX_VALUES:,} values; drop the aliases")
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, got {type(document).__name__}")
     return document
@@ -152,7 +152,7 @@ def _n_values(value: Any, seen: dict[int, int]) -> int:
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in seen:
-        seen[id(value)] = MOST_VALUES + 1  # until it is known: what holds itself meets this
+        seen[id(value)] = MAX_VALUES + 1  # until it is known: what holds itself meets this
         children = [*value.keys(), *value.values()] if isinstance(value, dict) else value
         seen[id(value)] = 1 + sum(_n_values(child, seen) for child in children)
     return seen[id(value)]

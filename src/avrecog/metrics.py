@@ -17,7 +17,7 @@ import numpy as np
 
 from avrecog.errors import ScoreError
 
-SMALLEST_PROBABILITY = 1e-12  # below this a true class costs no more in the log-loss
+MIN_PROBABILITY = 1e-12  # below this a true class costs no more in the log-loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,7 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def mean_negative_log(true_class_probabilities: np.ndarray) -> float:
     """The log-loss of (N,) probabilities of the true classes."""
-    return float(-np.log(np.maximum(true_class_probabilities.astype(np.float64), SMALLEST_PROBABILITY)).mean())
+    return float(-np.log(np.maximum(true_class_probabilities.astype(np.float64), MIN_PROBABILITY)).mean())
 
 
 def classification_metrics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:

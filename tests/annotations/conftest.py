@@ -4,7 +4,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def project_root(tmp_path, monkeypatch):
-    """The project below which is remembered what was read of the media: this test's own."""
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
-    return tmp_path / "project"
+def _in_a_project_of_its_own(project_root):
+    """What is read of the media is remembered below the test's own project."""

@@ -59,7 +59,7 @@ def test_ten_times_the_clips_are_not_a_hundred_times_the_work(compared):
 def test_a_search_that_ends_early_gives_the_nearest_so_far(monkeypatch, n_groups):
     made = clips(4_000, n_groups, 50)
     best = off(made, cut(made))
-    monkeypatch.setattr(stratified_cut, "MOST_COMPARED", 1)
+    monkeypatch.setattr(stratified_cut, "MAX_COMPARED", 1)
     found = cut(made)
     taken = Counter(made[0][index] for index in found.clips)
     assert set(taken) == set(made[0])
@@ -74,5 +74,5 @@ def test_a_large_cut_is_the_same_each_time_and_another_with_another_seed():
 def test_exchanges_come_nearer_than_taking_and_putting_back(monkeypatch):
     made = clips(6_000, 600, 400)
     found = cut(made)
-    monkeypatch.setattr(stratified_cut, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(stratified_cut, "MAX_AT_ONCE", 1)
     assert off(made, found) < off(made, cut(made))

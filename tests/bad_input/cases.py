@@ -803,7 +803,7 @@ PARAMS: Sequence[ParamsCase] = [
     ParamsCase(
         "a model that uses sound, and no section `audio`",
         "train",
-        "architecture audio needs section `audio`, which is null",
+        "this model needs section `audio`, which is null",
         change=changes(audio=None),
     ),
     ParamsCase(

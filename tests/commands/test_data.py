@@ -94,7 +94,7 @@ def prepared(folder: Path) -> list:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_whatever_the_path_it_stands_in_params_yaml(name, project, tmp_path, tones, monkeypatch):
-    monkeypatch.setattr(data, "MOST_PROBED", 2)
+    monkeypatch.setattr(data, "MAX_PROBED", 2)
     annotation = write_annotation(tmp_path / name / "clips.csv", rows_of(tones))
     avrecog(project, "data", annotation)
     assert params(project)["data"]["annotation"] == str(annotation)
@@ -226,7 +226,7 @@ def test_unreadable_clips_are_told_with_the_limit_that_lets_them_pass(project, t
 
 
 def test_of_many_files_a_sample_is_looked_at_and_that_is_said(project, tones, capsys, monkeypatch):
-    monkeypatch.setattr(data, "MOST_PROBED", 5)
+    monkeypatch.setattr(data, "MAX_PROBED", 5)
     avrecog(project, "data", tones)
     out = capsys.readouterr().out
     assert (

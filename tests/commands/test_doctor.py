@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 import projects
 from avrecog import cli
-from avrecog.tracking.client import open_store
+from avrecog.tracking.client import tracking_client
 
 COMPILING = {
     "test.engine: torch-compiled can't run": {"test": {"engine": "torch-compiled"}},
@@ -35,7 +35,7 @@ def healthy(project):
     git(project, "init")
     git(project, "commit", "--allow-empty", "-m", "begin")
     with projects.inside(project):
-        open_store()  # which follows the project to where it was copied
+        tracking_client()  # which follows the project to where it was copied
     return project
 
 
@@ -96,7 +96,7 @@ def test_doctor_sees_models_that_are_not_there_and_wrong_overrides(healthy, doct
     out = "\n".join(doctor(healthy)[0] + doctor(healthy)[1])
     assert "pipeline.models: video is no section below models (audio, rgb)" in out
     assert "selfsupervised.models: sync is no section below models (audio, rgb)" in out
-    assert "selfsupervised.models: audio is of architecture audio, expected avsync" in out
+    assert "selfsupervised.models: audio is of architecture audio, which needs labels; expected one" in out
     assert "models.audio.train.lr: expected a number above 0, got -1" in out
     assert "data.annotation: nowhere does not exist" in out
 
@@ -156,7 +156,7 @@ def test_doctor_sees_that_the_project_was_moved(healthy, doctor, tmp_path):
     assert f"it has its files at {(healthy / 'mlruns').resolve().as_uri()}, from where the project was moved" in problem
     assert not healthy.exists()
     with projects.inside(tmp_path / "new"):
-        open_store()
+        tracking_client()
     assert not doctor(tmp_path / "new")[0]
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avrecog.errors import ConfigError, ScoreError
-from avrecog.experiments.comparison import Side, changed, compare_sides, find_row, said
+from avrecog.experiments.comparison import Side, changed, compare_sides, find_row, format_comparison
 from avrecog.metrics import bootstrap_gain, mcnemar_exact
 from rows import experiment, grid
 from rows import said as predictions
@@ -52,13 +52,15 @@ def test_the_numbers_are_those_of_the_common_clips_whatever_their_order(n, seed,
 def test_a_large_difference_is_more_than_luck_and_a_small_one_is_not():
     a, b = predictions(clips(200), 0.4, 0), predictions(clips(200), 0.9, 1)
     better = compare_sides(side("x", a), side("y", b))
-    assert "B is better than A by more than luck with these clips." in said(side("x", a), side("y", b), better)
+    assert "B is better than A by more than luck with these clips." in format_comparison(
+        side("x", a), side("y", b), better
+    )
     assert "B is worse than A by more than luck" in "\n".join(
-        said(side("y", b), side("x", a), compare_sides(side("y", b), side("x", a)))
+        format_comparison(side("y", b), side("x", a), compare_sides(side("y", b), side("x", a)))
     )
     few = side("z", predictions(clips(5), 1, 2))
     found = compare_sides(side("x", predictions(clips(5), 0.5, 3)), few)
-    assert "No difference that luck with these clips can't explain." in said(few, few, found)
+    assert "No difference that luck with these clips can't explain." in format_comparison(few, few, found)
     assert found.detectable == 1  # five clips can't make p < 0.05
 
 
@@ -93,7 +95,7 @@ def test_a_single_run_is_compared_with_the_mean_over_the_seeds_of_the_other():
     assert found.difference == pytest.approx(
         np.mean([table.correct.mean() for table in tables[1:]]) - tables[0].correct.mean()
     )
-    assert "mean of seeds 0, 1" in "\n".join(said(side("a", tables[0]), side("b", *tables[1:]), found))
+    assert "mean of seeds 0, 1" in "\n".join(format_comparison(side("a", tables[0]), side("b", *tables[1:]), found))
 
 
 def test_nothing_in_common_and_other_labels_are_errors():

@@ -83,9 +83,9 @@ def decoded(monkeypatch) -> list[str]:
     def watch(name: str) -> None:
         function = getattr(worker, name)
 
-        def watched(path, *args):
+        def watched(path, *args, **options):
             seen.append(f"{name} {path.name}")
-            return function(path, *args)
+            return function(path, *args, **options)
 
         monkeypatch.setattr(worker, name, watched)
 
@@ -350,8 +350,8 @@ def test_clips_decoded_together_are_stored_as_each_alone(clips, broken, tmp_path
         return call(self, jobs)
 
     monkeypatch.setattr(worker.Extractor, "__call__", watched)
-    monkeypatch.setattr(pool, "MOST_TOGETHER", most)
-    monkeypatch.setattr(pool, "MOST_TOGETHER_S", most_s)
+    monkeypatch.setattr(pool, "MAX_TOGETHER", most)
+    monkeypatch.setattr(pool, "MAX_TOGETHER_S", most_s)
     extract_all(order, tmp_path / "out", AUDIO, VIDEO, 0.2)
     assert sizes == expected
     store = Store(tmp_path / "out/audio")
@@ -417,7 +417,7 @@ def test_long_clips_go_by_way_of_files_and_their_rows_are_the_same(media, tmp_pa
     audio = AudioConfig(logmel=front_end)
     extract_all(clips, tmp_path / "held", audio, VIDEO, 0.0)
     assert not in_pieces
-    monkeypatch.setattr(worker, "MOST_HELD", 5_000)
+    monkeypatch.setattr(worker, "MAX_HELD", 5_000)
     extract_all(clips, tmp_path / "spooled", audio, VIDEO, 0.0)
     sounds = [each for each in in_pieces if each.startswith("audio")]
     assert [each for each in in_pieces if each.startswith("video")] == ["video whole", "video part"]
@@ -447,7 +447,7 @@ def test_a_long_clip_that_breaks_off_leaves_nothing_behind(media, tmp_path, monk
             yield frame
 
     monkeypatch.setattr(worker, "video_frames", broken_off)
-    monkeypatch.setattr(worker, "MOST_HELD", 5_000)
+    monkeypatch.setattr(worker, "MAX_HELD", 5_000)
     extract_all([clip(film, "film")], tmp_path / "out", AUDIO, VIDEO, 1.0)
     assert [row["reason"] for row in skipped(tmp_path / "out")] == [f"{film}: breaks off"]
     assert Store(tmp_path / "out/video").clip_ids == []
@@ -457,7 +457,7 @@ def test_a_long_clip_that_breaks_off_leaves_nothing_behind(media, tmp_path, monk
 def test_a_kill_while_a_long_clip_is_stored_costs_that_clip_alone(media, tmp_path, monkeypatch, in_pieces):
     film = make_video(media / "killed.mp4", n_frames=100).path
     clips = [clip(film, "first"), clip(film, "second")]
-    monkeypatch.setattr(worker, "MOST_HELD", 5_000)
+    monkeypatch.setattr(worker, "MAX_HELD", 5_000)
     extract_all(clips, tmp_path / "unbroken", AUDIO, None, 0.0)
     pieces = worker.Spooled.pieces
 
@@ -471,7 +471,7 @@ def test_a_kill_while_a_long_clip_is_stored_costs_that_clip_alone(media, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         extract_all(clips, tmp_path / "out", AUDIO, None, 0.0)
     monkeypatch.undo()
-    monkeypatch.setattr(worker, "MOST_HELD", 5_000)
+    monkeypatch.setattr(worker, "MAX_HELD", 5_000)
     outcome = extract_all(clips, tmp_path / "out", AUDIO, None, 0.0)
     assert outcome.metrics["n_new_clips"] == 1
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "unbroken")
@@ -520,13 +520,13 @@ def test_what_was_told_of_stored_clips_outlives_a_stop(odd_sounds, tmp_path, mon
     extract_all(odd_sounds, tmp_path / "whole", AUDIO, None, 0.0)
     decode = worker.clip_sound
 
-    def stop(path, *args):
+    def stop(path, *args, **options):
         if path.stem == "opposite":
             raise KeyboardInterrupt
-        return decode(path, *args)
+        return decode(path, *args, **options)
 
     monkeypatch.setattr(worker, "clip_sound", stop)
-    monkeypatch.setattr(pool, "MOST_TOGETHER", 1)
+    monkeypatch.setattr(pool, "MAX_TOGETHER", 1)
     with pytest.raises(KeyboardInterrupt):
         extract_all(odd_sounds, tmp_path / "out", AUDIO, None, 0.0)
     monkeypatch.setattr(worker, "clip_sound", decode)

@@ -36,9 +36,9 @@ from avrecog.fusion.settings import FuseConfig
 from avrecog.inference.settings import BenchmarkConfig, TestConfig
 from avrecog.inference.trained_model import load_model
 from avrecog.interop.checkpoints import load_mmaction2
-from avrecog.interop.mmaction2_checkpoints import foreign_names
-from avrecog.interop.mmaction2_results import Told
-from avrecog.interop.score_files import read_foreign, write_foreign
+from avrecog.interop.mmaction2_checkpoints import external_names
+from avrecog.interop.mmaction2_results import ResultFileOptions
+from avrecog.interop.score_files import read_result_file, write_result_file
 from avrecog.manifest import read_manifest, read_splits
 from avrecog.models.checkpoint import load_checkpoint
 from avrecog.models.registry import model_section
@@ -46,11 +46,11 @@ from avrecog.pipeline import PipelineConfig, SelfSupervisedConfig
 from avrecog.scores.npz import read_scores
 from avrecog.scores.predictions import read_predictions, shares_correct
 from avrecog.scores.table import join_scores, probabilities
-from avrecog.training.settings import TrainConfig, settings_in_force
+from avrecog.training.settings import TrainConfig, resolve_train_config
 
 N_INPUTS = int(os.environ.get("AVRECOG_FUZZ", "200"))
 HANGS_S = 3600  # of one input; `make fuzz` prints how long the slowest took
-MOST_MORE_BYTES = 2**30
+MAX_MORE_BYTES = 2**30
 
 fuzzed = settings(
     max_examples=N_INPUTS,
@@ -143,7 +143,7 @@ class Limits:
         with open("/proc/self/statm", encoding="utf-8") as file:
             now = int(file.read().split()[0]) * resource.getpagesize()
         self.limits = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (now + MOST_MORE_BYTES, self.limits[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (now + MAX_MORE_BYTES, self.limits[1]))
         self.handler = signal.signal(signal.SIGALRM, self.too_slow)
         return self
 
@@ -186,7 +186,7 @@ def read_params(path):
         benchmark=BenchmarkConfig,
         fuse=FuseConfig,
     )
-    settings_in_force(params.train, params.model.train, "audio")
+    resolve_train_config(params.train, params.model.train, "audio")
     params.flat()
 
 
@@ -258,12 +258,12 @@ def foreign(seeds, tmp_path_factory):
             lines = (f"- {row}\n" for row in table.scores.tolist())
             (folder / name).write_text("".join(lines))
         else:
-            write_foreign(folder / name, table, "1.x" if form == "1.x" else "0.x")
+            write_result_file(folder / name, table, "1.x" if form == "1.x" else "0.x")
     lines = (
         f"{clip_id.replace(' ', '_')} 10 {label}\n" for clip_id, label in zip(table.clip_ids, table.labels, strict=True)
     )
     (folder / "list.txt").write_text("".join(lines))
-    read_foreign(folder / "a.pkl", Told(folder / "list.txt"))
+    read_result_file(folder / "a.pkl", ResultFileOptions(folder / "list.txt"))
     return folder
 
 
@@ -294,7 +294,7 @@ def test_foreign_scores(foreign, tmp_path, form):
             else:
                 path.write_bytes(pickle.dumps(with_strange_rows(rows, changes), protocol))
             with limits.one():
-                read_foreign(path, Told(None if form == "1.x" else foreign / "list.txt"))
+                read_result_file(path, ResultFileOptions(None if form == "1.x" else foreign / "list.txt"))
 
         fuzz()
 
@@ -320,7 +320,7 @@ def test_datalists(foreign, tmp_path):
         def fuzz(edits):
             (tmp_path / "list.txt").write_bytes(edited(content, edits))
             with limits.one():
-                read_foreign(foreign / "a.pkl", Told(tmp_path / "list.txt"))
+                read_result_file(foreign / "a.pkl", ResultFileOptions(tmp_path / "list.txt"))
 
         fuzz()
 
@@ -389,7 +389,7 @@ def test_checkpoints(seeds, tmp_path):
 def theirs_of(path) -> dict[str, object]:
     """A checkpoint of ours as MMAction2 would have saved it in training."""
     network = load_model(path).network
-    weights, names = network.state_dict(), foreign_names(network, "mmaction2")
+    weights, names = network.state_dict(), external_names(network, "mmaction2")
     state = {theirs: weights[key] for key, theirs in names.items()}
     return {"meta": {"epoch": 3, "CLASSES": ("a", "b", "c")}, "optimizer": {"lr": 0.1}, "state_dict": state}
 

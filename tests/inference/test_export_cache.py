@@ -135,7 +135,7 @@ def test_eight_bits_are_kept_for_each_calibration(checkpoint, made):
 
 
 def test_what_was_not_used_for_longest_makes_room(checkpoint, monkeypatch):
-    monkeypatch.setattr(export_cache, "MOST_FILES", 2)
+    monkeypatch.setattr(export_cache, "MAX_FILES", 2)
     said = load_model(checkpoint).description
     for trial in range(5):
         export_cache.keep_trial("", trial)  # small ones, which don't count
@@ -154,7 +154,7 @@ def test_what_another_process_removes_meanwhile_is_no_trouble(checkpoint, monkey
     said = load_model(checkpoint).description
     for number in (1, 2):
         export_cache.keep_export(b"onnx", said, number)
-    monkeypatch.setattr(export_cache, "MOST_FILES", 1)
+    monkeypatch.setattr(export_cache, "MAX_FILES", 1)
     gone, stat = kept_path(1), Path.stat
 
     def stat_of(path, **options):

@@ -11,7 +11,7 @@ from avrecog.commands.predict import predict_files
 from avrecog.errors import CheckpointError, ManifestError
 from avrecog.features.settings import FRONT_ENDS
 from avrecog.inference.trained_model import load_model
-from avrecog.interop.checkpoints import load_mmaction2, read_foreign
+from avrecog.interop.checkpoints import load_mmaction2, read_external_checkpoint
 from avrecog.models.audio_resnet import AudioResNet
 from avrecog.models.checkpoint import load_checkpoint
 from avrecog.models.resnet_audio import ResNetAudio
@@ -158,7 +158,7 @@ def test_the_histories_that_mmengine_keeps_in_a_checkpoint_are_passed_over(their
             torch.save(content, tmp_path / f"{zipped}.pth", _use_new_zipfile_serialization=zipped)
     monkeypatch.setitem(sys.modules, "mmengine", None)  # an import of it fails
     for zipped in (True, False):
-        assert read_foreign(tmp_path / f"{zipped}.pth").unused == ["message_hub"]
+        assert read_external_checkpoint(tmp_path / f"{zipped}.pth").unused == ["message_hub"]
 
 
 class RunsCode:

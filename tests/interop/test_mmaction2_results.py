@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from mmengine.evaluator import DumpResults
 
 from avrecog.errors import ConfigError, PickleError, ScoreError
-from avrecog.interop.mmaction2_results import Told, read_datalist, read_results
-from avrecog.interop.score_files import convert_scores, kind_of, read_foreign
-from avrecog.interop.score_files import write_foreign as write
+from avrecog.interop.mmaction2_results import ResultFileOptions, read_datalist, read_results
+from avrecog.interop.score_files import convert_scores, kind_of, read_result_file
+from avrecog.interop.score_files import write_result_file as write
 from avrecog.scores.npz import write_scores
 from avrecog.scores.table import ScoreTable, probabilities
 
@@ -76,10 +76,10 @@ def test_the_list_says_the_clips_and_their_classes(tmp_path):
 
 def test_a_table_holds_what_is_known_and_the_line_says_what_was_concluded(tmp_path):
     path = written(tmp_path / "r50.json", json.dumps(ROWS))
-    told = Told(
+    told = ResultFileOptions(
         written(tmp_path / "list.txt", DATALIST), written(tmp_path / "map.txt", "run\njump\nsit\n"), split="val"
     )
-    read, said = read_foreign(path, told)
+    read, said = read_result_file(path, told)
     assert (read.model, read.split, read.kind, read.classes) == ("r50", "val", "logits", ("run", "jump", "sit"))
     assert read.clip_ids.tolist() == ["x/a", "x/b"]
     assert read.labels.tolist() == [2, 0]
@@ -88,16 +88,16 @@ def test_a_table_holds_what_is_known_and_the_line_says_what_was_concluded(tmp_pa
 
 def test_a_dump_needs_no_list(tmp_path):
     path = written(tmp_path / "a.pkl", pickle.dumps(dumped()))
-    read, said = read_foreign(path, Told(kind="logits"))
+    read, said = read_result_file(path, ResultFileOptions(kind="logits"))
     assert read.clip_ids.tolist() == ["0", "1"]
     assert read.labels.tolist() == [0, 1]
     assert said.endswith("logits (as stated), clips named by their row")
     rows = [{**row, "filename": f"videos/{index}.mp4"} for index, row in enumerate(dumped())]
-    read, said = read_foreign(written(path, pickle.dumps(rows)), Told())
+    read, said = read_result_file(written(path, pickle.dumps(rows)), ResultFileOptions())
     assert read.clip_ids.tolist() == ["videos/0", "videos/1"]
     assert said.endswith("clips named as in the file")
     rows[1]["filename"] = rows[0]["filename"]
-    assert read_foreign(written(path, pickle.dumps(rows)), Told())[0].clip_ids.tolist() == ["0", "1"]
+    assert read_result_file(written(path, pickle.dumps(rows)), ResultFileOptions())[0].clip_ids.tolist() == ["0", "1"]
 
 
 @given(
@@ -113,9 +113,10 @@ def test_the_kind_is_seen(scores):
 
 def test_numbers_that_look_like_neither_kind_are_told(tmp_path):
     path = written(tmp_path / "a.json", "[[0.5, 0.1], [0.2, 0.2]]")
-    told = Told(written(tmp_path / "list.txt", "a 0\nb 1\n"))
+    told = ResultFileOptions(written(tmp_path / "list.txt", "a 0\nb 1\n"))
     assert (
-        "logits (though all lie in 0 to 1, as rows don't sum to 1: state it with --kind)" in read_foreign(path, told)[1]
+        "logits (though all lie in 0 to 1, as rows don't sum to 1: state it with --kind)"
+        in read_result_file(path, told)[1]
     )
 
 
@@ -200,12 +201,12 @@ def test_a_wrong_datalist_is_refused(tmp_path, text, message):
 )
 def test_files_that_do_not_fit_together_are_refused(tmp_path, datalist, labels, rows, message):
     path = written(tmp_path / "a.pkl", pickle.dumps(rows))
-    told = Told(
+    told = ResultFileOptions(
         written(tmp_path / "list.txt", datalist) if datalist else None,
         written(tmp_path / "map.txt", labels) if labels else None,
     )
     with pytest.raises(ScoreError, match=message):
-        read_foreign(path, told)
+        read_result_file(path, told)
 
 
 def test_rows_that_repeat_one_list_by_reference_are_not_unfolded(tmp_path):
@@ -217,7 +218,9 @@ def test_rows_that_repeat_one_list_by_reference_are_not_unfolded(tmp_path):
 
 def test_stated_probabilities_are_scaled_to_a_sum_of_one_and_that_is_said(tmp_path):
     path = written(tmp_path / "a.json", json.dumps([[0.2, 0.0, 0.2], [0.5, 0.25, 0.25]]))
-    read, said = read_foreign(path, Told(written(tmp_path / "list.txt", DATALIST), kind="probabilities"))
+    read, said = read_result_file(
+        path, ResultFileOptions(written(tmp_path / "list.txt", DATALIST), kind="probabilities")
+    )
     assert read.scores.tolist() == [[0.5, 0.0, 0.5], [0.5, 0.25, 0.25]]
     assert said.endswith("probabilities (as stated; rows summed to 0.4 to 1, scaled to 1)")
 
@@ -226,13 +229,13 @@ def test_stated_probabilities_are_scaled_to_a_sum_of_one_and_that_is_said(tmp_pa
 def test_stated_probabilities_without_a_sum_or_below_zero_are_refused(tmp_path, rows):
     path = written(tmp_path / "a.json", json.dumps(rows))
     with pytest.raises(ScoreError, match="expected probabilities"):
-        read_foreign(path, Told(written(tmp_path / "list.txt", DATALIST), kind="probabilities"))
+        read_result_file(path, ResultFileOptions(written(tmp_path / "list.txt", DATALIST), kind="probabilities"))
 
 
 def test_a_stated_kind_must_be_possible(tmp_path):
     path = written(tmp_path / "a.json", json.dumps(ROWS))
     with pytest.raises(ScoreError, match="expected probabilities"):
-        read_foreign(path, Told(written(tmp_path / "list.txt", DATALIST), kind="probabilities"))
+        read_result_file(path, ResultFileOptions(written(tmp_path / "list.txt", DATALIST), kind="probabilities"))
 
 
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
@@ -243,7 +246,9 @@ def test_what_is_written_comes_back(tmp_path, kind):
     )
     for name, form in (("a.pkl", "0.x"), ("a.json", "0.x"), ("b.pkl", "1.x")):
         write(tmp_path / name, given_table, form)
-        read, _ = read_foreign(tmp_path / name, Told(None if form == "1.x" else datalist), model="audio")
+        read, _ = read_result_file(
+            tmp_path / name, ResultFileOptions(None if form == "1.x" else datalist), model="audio"
+        )
         assert np.array_equal(read.scores, given_table.scores)
         assert np.array_equal(read.labels, given_table.labels)
         assert read.kind == kind
@@ -288,12 +293,12 @@ def test_numpy_1_can_read_what_we_write(tmp_path):
 def test_converting_there_and_back_changes_nothing(tmp_path):
     source = tmp_path / "ours.npz"
     write_scores(source, table())
-    said = convert_scores(source, tmp_path / "a.pkl", Told(), form="1.x")
+    said = convert_scores(source, tmp_path / "a.pkl", ResultFileOptions(), form="1.x")
     assert said == f"{source}: 5 clips, 3 classes, logits -> {tmp_path / 'a.pkl'} (MMAction2 1.x)"
-    said = convert_scores(tmp_path / "a.pkl", tmp_path / "b.npz", Told(), "audio")
+    said = convert_scores(tmp_path / "a.pkl", tmp_path / "b.npz", ResultFileOptions(), "audio")
     assert said.endswith(f"-> {tmp_path / 'b.npz'} (model audio, split test)")
     assert (tmp_path / "b.npz").read_bytes() == source.read_bytes()
-    said = convert_scores(source, tmp_path / "a.json", Told())
+    said = convert_scores(source, tmp_path / "a.json", ResultFileOptions())
     assert said.endswith("(MMAction2 0.x, which holds no clips and labels: keep their list)")
 
 
@@ -302,7 +307,12 @@ def test_converting_there_and_back_changes_nothing(tmp_path):
     [
         ("a.txt", "b.npz", {}, r"a\.txt: expected \.npz, \.pkl"),
         ("a.npz", "b.txt", {}, r"b\.txt: expected \.npz"),
-        ("a.npz", "b.pkl", {"told": Told(kind="logits")}, "says its clips, classes, kind, split and model itself"),
+        (
+            "a.npz",
+            "b.pkl",
+            {"told": ResultFileOptions(kind="logits")},
+            "says its clips, classes, kind, split and model itself",
+        ),
         ("a.npz", "b.pkl", {"model": "x"}, "says its clips"),
         ("a.npz", "b.json", {"form": "1.x"}, r"expected \.pkl, or \.json for form 0\.x"),
         ("a.npz", "b.yaml", {}, r"expected \.pkl, or \.json for form 0\.x"),
@@ -312,7 +322,7 @@ def test_converting_there_and_back_changes_nothing(tmp_path):
 def test_what_can_not_be_converted_is_refused(tmp_path, source, target, options, message):
     write_scores(tmp_path / "a.npz", table())
     with pytest.raises(ConfigError, match=message):
-        convert_scores(tmp_path / source, tmp_path / target, **{"told": Told(), **options})
+        convert_scores(tmp_path / source, tmp_path / target, **{"told": ResultFileOptions(), **options})
     assert not (tmp_path / target).exists() or target == source
 
 

@@ -11,7 +11,7 @@ import torch
 from avrecog.commands.convert import convert_checkpoint
 from avrecog.errors import CheckpointError
 from avrecog.inference.trained_model import load_model
-from avrecog.interop.checkpoints import load_mmaction2, load_slowfast, read_foreign
+from avrecog.interop.checkpoints import load_mmaction2, load_slowfast, read_external_checkpoint
 from avrecog.interop.pyslowfast_names import reference_name
 from avrecog.models.avslowfast import AVSlowFast
 from avrecog.models.checkpoint import load_checkpoint, transfer_weights
@@ -125,7 +125,7 @@ def test_a_caffe2_file_gives_the_same_network_and_what_is_no_weight_is_named(tmp
     blobs["pred_w_momentum"] = blobs["lr"] = np.zeros(1, np.float32)
     (tmp_path / "theirs.pkl").write_bytes(caffe2_file(blobs))
     agree(model, load_slowfast(tmp_path / "theirs.pkl"), 32)
-    assert read_foreign(tmp_path / "theirs.pkl").unused == ["pred_w_momentum", "lr"]
+    assert read_external_checkpoint(tmp_path / "theirs.pkl").unused == ["pred_w_momentum", "lr"]
 
 
 def test_a_caffe2_file_that_asks_for_more_is_refused_by_name(tmp_path):
@@ -153,7 +153,7 @@ def test_the_files_settings_and_then_the_callers_say_how_many_frames(tmp_path):
     torch.save({"model_state": theirs(made()), "cfg": cfg}, tmp_path / "theirs.pyth")
 
     def found(**told):
-        config = read_foreign(tmp_path / "theirs.pyth", **told).recognised.config
+        config = read_external_checkpoint(tmp_path / "theirs.pyth", **told).recognised.config
         return config.frames, config.alpha
 
     assert found() == (64, 4)

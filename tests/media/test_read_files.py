@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from avrecog.errors import MediaError
-from avrecog.manifest import Clip
 from avrecog.media import read_files
 from avrecog.media.read_files import MediaFile, check_unchanged, read_media
 from avrecog.runtime.state_folder import state_folder
@@ -20,6 +19,9 @@ LONG_AGO = 10**18  # ns; so that no file counts as written just now
 def aged(path: Path, time_ns: int = LONG_AGO) -> Path:
     os.utime(path, ns=(time_ns, time_ns))
     return path
+
+
+pytestmark = pytest.mark.usefixtures("project_root")
 
 
 @pytest.fixture
@@ -197,13 +199,9 @@ def test_several_may_read_at_once(tones, probed):
     assert probed == []
 
 
-def clips_of(files: list[Path]) -> list[Clip]:
-    """Of whole files, with the digests that these have now."""
-    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    return [
-        Clip(file.stem, str(file), "x", "g", None, 0.0, None, 1.0, 0, 0.0, 16_000, True, False, False, digest)
-        for file, digest in zip(files, digests, strict=True)
-    ]
+def as_they_are(files: list[Path]) -> dict[str, tuple[Path, str]]:
+    """What stage prepare would have read of these files now."""
+    return {str(file): (file, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files}
 
 
 @pytest.fixture
@@ -217,13 +215,13 @@ def digested(monkeypatch) -> list[str]:
 
 def test_where_nothing_is_remembered_the_files_are_digested_once(tones, digested, capsys):
     for _ in range(2):
-        check_unchanged(clips_of(tones))
+        check_unchanged(as_they_are(tones))
     assert sorted(digested) == ["a.wav", "b.wav", "c.wav"]
     assert capsys.readouterr().err.count("digest: 100%") == 1
 
 
 def test_what_was_only_digested_is_probed_once_when_that_is_asked_for(tones, probed):
-    check_unchanged(clips_of(tones))
+    check_unchanged(as_they_are(tones))
     for _ in range(2):
         assert all(isinstance(each, MediaFile) for each in read_media(tones))
     assert sorted(probed) == ["a.wav", "b.wav", "c.wav"]
@@ -232,14 +230,14 @@ def test_what_was_only_digested_is_probed_once_when_that_is_asked_for(tones, pro
 def test_what_prepare_read_is_not_digested_again(tones, digested):
     read_media(tones)
     digested.clear()
-    check_unchanged(clips_of(tones))
+    check_unchanged(as_they_are(tones))
     assert digested == []
 
 
 def test_digests_are_kept_while_the_others_are_still_made(tones, digested, monkeypatch):
-    clips = clips_of(tones)
+    expected = as_they_are(tones)
     monkeypatch.setattr(read_files, "ROWS_AT_ONCE", 1)
-    monkeypatch.setattr(read_files, "MOST_WAITING", 1)
+    monkeypatch.setattr(read_files, "MAX_WAITING", 1)
     digest = read_files._digest
 
     def killed(path: Path) -> str:
@@ -250,21 +248,21 @@ def test_digests_are_kept_while_the_others_are_still_made(tones, digested, monke
     with monkeypatch.context() as patch:
         patch.setattr(read_files, "_digest", killed)
         with pytest.raises(KeyboardInterrupt):
-            check_unchanged(clips)
+            check_unchanged(expected)
     digested.clear()
-    check_unchanged(clips)
+    check_unchanged(expected)
     assert digested == ["c.wav"]
 
 
 def test_a_file_that_changed_is_refused_however_it_is_remembered(tones):
-    clips = clips_of(tones)
-    check_unchanged(clips)
+    expected = as_they_are(tones)
+    check_unchanged(expected)
     aged(make_tone(tones[1], 999.0).path, LONG_AGO + 1)
     for _ in range(2):
         with pytest.raises(MediaError, match=r"1 media files have changed since stage prepare read them: .*b.wav;"):
-            check_unchanged(clips)
+            check_unchanged(expected)
     tones[1].unlink()
-    check_unchanged(clips)
+    check_unchanged(expected)
 
 
 def test_few_files_wait_at_a_time_and_results_come_in_order():
@@ -272,7 +270,7 @@ def test_few_files_wait_at_a_time_and_results_come_in_order():
     results = read_files._side_by_side(lambda item: begun.append(item) or -item, range(10_000))
     first = next(results)
     assert first == (0, 0)
-    assert len(begun) <= read_files.MOST_WAITING
+    assert len(begun) <= read_files.MAX_WAITING
     assert list(results) == [(item, -item) for item in range(1, 10_000)]
     assert sorted(begun) == list(range(10_000))
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from avrecog.models.folding import folded
+from avrecog.models.folding import fold_batch_norms
 
 
 class Dynamic(nn.Module):
@@ -140,7 +140,7 @@ def test_what_can_be_folded_is_and_no_value_changes(make, left):
     network.eval()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     example = torch.rand(3, 2, 6, 5) + 0.1
-    result = folded(network, [example])
+    result = fold_batch_norms(network, [example])
     assert n_norms(result) == left
     with torch.no_grad():
         torch.testing.assert_close(result(example), network(example), rtol=1e-4, atol=1e-5)
@@ -150,7 +150,7 @@ def test_what_can_be_folded_is_and_no_value_changes(make, left):
 
 def test_the_way_that_was_not_taken_still_gives_its_values():
     network = seen(Dynamic())
-    result = folded(network, [torch.rand(2, 2, 6, 5)])
+    result = fold_batch_norms(network, [torch.rand(2, 2, 6, 5)])
     with torch.no_grad():
         other = -torch.rand(2, 2, 6, 5)
         torch.testing.assert_close(result(other), network(other), rtol=1e-4, atol=1e-5)
@@ -158,7 +158,7 @@ def test_the_way_that_was_not_taken_still_gives_its_values():
 
 def test_what_changes_no_value_of_the_example_is_not_folded_over():
     network = seen(Clamped())
-    result = folded(network, [torch.rand(2, 2, 6, 5)])
+    result = fold_batch_norms(network, [torch.rand(2, 2, 6, 5)])
     with torch.no_grad():
         large = 1000 * torch.rand(2, 2, 6, 5)
         assert network.conv(large).max() > 50

@@ -8,7 +8,7 @@ from avrecog.config import validate
 from avrecog.errors import ConfigError
 from avrecog.models.audio_resnet import DEPTHS, AudioResNet
 from avrecog.models.checkpoint import load_weights
-from avrecog.models.folding import folded
+from avrecog.models.folding import fold_batch_norms
 from avrecog.models.registry import MODELS, build_model, model_section
 from avrecog.models.resnet_audio import Block, ResNetAudio
 from avrecog.pipeline import PipelineConfig
@@ -147,7 +147,7 @@ def test_folding_the_batch_norms_changes_no_score(name):
     model.train()
     model(*batch(name, 4))  # statistics other than 0 and 1
     model.eval()
-    fused = folded(model, batch(name, 2))
+    fused = fold_batch_norms(model, batch(name, 2))
     after_a_sum = {
         "audio resnetaudio": ["stem.bn"],
         "avslowfast": ["audio.stem.bn"],

@@ -84,11 +84,11 @@ def test_a_coin_falls_for_the_batch_or_for_each_clip():
     frames = torch.zeros(4000, 1)
     torch.manual_seed(0)
     model = training(small(drop_pathway=0.8))
-    assert {model._coins(9, frames).unique().numel() for _ in range(20)} == {1}
-    assert sum(float(model._coins(1, frames)) for _ in range(1000)) / 1000 == pytest.approx(0.2, abs=0.04)
-    each = training(small(drop_pathway=0.8, per_clip=True))._coins(4000, frames)
+    assert {model._drop_pathway_mask(9, frames).unique().numel() for _ in range(20)} == {1}
+    assert sum(float(model._drop_pathway_mask(1, frames)) for _ in range(1000)) / 1000 == pytest.approx(0.2, abs=0.04)
+    each = training(small(drop_pathway=0.8, per_clip=True))._drop_pathway_mask(4000, frames)
     assert float(each.mean()) == pytest.approx(0.2, abs=0.03)
-    assert small(drop_pathway=0.8)._coins(9, frames).tolist() == [[1.0]] * 9
+    assert small(drop_pathway=0.8)._drop_pathway_mask(9, frames).tolist() == [[1.0]] * 9
 
 
 def test_levels_after_a_sound_that_was_heard_do_not_count():

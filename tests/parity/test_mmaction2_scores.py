@@ -8,8 +8,8 @@ import pytest
 from avrecog.commands.fuse import fuse_as_mmaction2
 from avrecog.interop import mmaction2_metrics
 from avrecog.interop.mmaction2_metrics import mean_class_accuracy, top_classes, top_k_accuracy
-from avrecog.interop.mmaction2_results import Told, read_datalist, read_results
-from avrecog.interop.score_files import read_foreign
+from avrecog.interop.mmaction2_results import ResultFileOptions, read_datalist, read_results
+from avrecog.interop.score_files import read_result_file
 
 SETS, SIDES = ("A", "T"), ("audio", "rgb")
 FORMS = {"0x": "scores0x_{}_{}.pkl", "1x": "dump1x_{}_{}.pkl"}
@@ -48,7 +48,9 @@ def test_a_datalist_names_and_labels_the_rows(golden, scores, name):
     listed = read_datalist(golden / f"datalist_{name}.txt")
     assert np.array_equal(listed.labels, scores[f"{name}_labels"])
     assert listed.clip_ids[1] == "some_class/video_0001"
-    table, said = read_foreign(golden / FORMS["0x"].format(name, "rgb"), Told(golden / f"datalist_{name}.txt"))
+    table, said = read_result_file(
+        golden / FORMS["0x"].format(name, "rgb"), ResultFileOptions(golden / f"datalist_{name}.txt")
+    )
     assert table.kind == ("logits" if name == "A" else "probabilities")
     assert f"{table.kind} (seen in the numbers" in said
     assert tuple(table.clip_ids) == listed.clip_ids

@@ -5,7 +5,7 @@ from mlflow.exceptions import MlflowException
 
 from avrecog.errors import TrackingError
 from avrecog.tracking.address import check_address, first_line, shown_address
-from avrecog.tracking.client import open_store, readable, store_problems
+from avrecog.tracking.client import store_problems, tracking_client, tracking_errors
 
 MALFORMED = {
     "postgresql://u:hush@host:port/db": "postgresql://u:***@host:port/db",
@@ -35,7 +35,7 @@ def test_a_malformed_address_is_refused_and_named(tmp_path, monkeypatch, address
     with pytest.raises(
         TrackingError, match="MLFLOW_TRACKING_URI: expected an address such as http://HOST:5000"
     ) as told:
-        open_store()
+        tracking_client()
     assert str(told.value).endswith(f"got {MALFORMED[address]}")
     assert store_problems() == [str(told.value)]
 
@@ -48,7 +48,7 @@ def test_an_address_is_shown_without_its_secrets(address):
 @pytest.mark.parametrize("address", ["http://u:hu/sh@host:5000/", "postgresql://u:hu sh@host/db"])
 def test_an_error_about_a_store_names_it_without_its_password(monkeypatch, address):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    with pytest.raises(TrackingError, match="the tracking store can't be used") as told, readable():
+    with pytest.raises(TrackingError, match="the tracking store can't be used") as told, tracking_errors():
         raise MlflowException(f"API request to {address.rstrip('/')}/api/2.0 failed")
     assert "hu" not in str(told.value)
     assert "host" in str(told.value)

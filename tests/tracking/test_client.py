@@ -19,7 +19,7 @@ from avrecog.experiments.sweep import tracking as sweep_tracking
 from avrecog.experiments.tracked_rows import finished_rows
 from avrecog.tracking import client, provenance
 from avrecog.tracking.address import sqlite_address
-from avrecog.tracking.client import ensure_store, experiment_id, open_store
+from avrecog.tracking.client import ensure_store, experiment_id, tracking_client
 from avrecog.tracking.outcome import Outcome
 from avrecog.tracking.rows import ComparableRow, comparable_rows
 from avrecog.tracking.run import begin_run, tracked
@@ -90,7 +90,7 @@ def test_a_store_that_mlflow_ui_made_is_put_in_write_ahead_mode(tmp_path):
 def test_half_a_row_of_a_killed_report_is_deleted_by_the_next_stage(root):
     with projects.inside(root):
         track(root)
-        client = open_store()
+        client = tracking_client()
         process = f"{provenance._machine()} {provenance._boot()} 999999999 1"
         run_id = begin_run(client, "avrecog", "audio", {"lr": 1}, {provenance.PROCESS_TAG: process})
     track(root)
@@ -99,29 +99,29 @@ def test_half_a_row_of_a_killed_report_is_deleted_by_the_next_stage(root):
 
 def test_runs_of_another_machine_or_of_a_living_process_are_left_alone(root):
     with projects.inside(root):
-        client = open_store()
+        client = tracking_client()
         for process in ("elsewhere/1 - 999999999 1", provenance.this_process(), "nonsense"):
             begin_run(client, "avrecog-stages", process, {}, {provenance.PROCESS_TAG: process})
-        open_store()
+        tracking_client()
     runs = client.search_runs([client.get_experiment_by_name("avrecog-stages").experiment_id])
     assert [run.info.status for run in runs] == ["RUNNING"] * 3
 
 
 def test_a_run_from_before_the_machine_was_started_anew_is_marked(root):
     with projects.inside(root):
-        client = open_store()
+        client = tracking_client()
         process = f"{provenance._machine()} another-boot {os.getpid()} 1"
         run_id = begin_run(client, "avrecog-stages", "train", {}, {provenance.PROCESS_TAG: process})
-        open_store()
+        tracking_client()
     assert client.get_run(run_id).info.status == "KILLED"
 
 
 def test_opening_the_store_again_leaves_open_connections_their_locks(root):
     """Else the next process to close the database removes the log that they read: "disk image is malformed"."""
     with projects.inside(root):
-        client = open_store()
+        client = tracking_client()
         client.search_experiments()
-        open_store()
+        tracking_client()
         other = (
             f"import sqlite3; c = sqlite3.connect({str(root / 'mlruns/mlflow.db')!r}); c.execute('{COUNT}'); c.close()"
         )
@@ -131,7 +131,7 @@ def test_opening_the_store_again_leaves_open_connections_their_locks(root):
 
 def test_the_first_run_of_a_store_keeps_its_files_in_the_project(root):
     with projects.inside(root):
-        client = open_store()
+        client = tracking_client()
         begin_run(client, "avrecog-stages", "first", {}, {})
     assert "MLFLOW_TRACKING_URI" not in os.environ
     location = client.get_experiment_by_name("avrecog-stages").artifact_location
@@ -400,14 +400,14 @@ def test_a_database_that_was_given_and_cannot_be_opened_is_refused_at_once(tmp_p
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}")
     monkeypatch.setattr(time, "sleep", never)
     with pytest.raises(TrackingError, match="the tracking store can't be used .*unable to open database file"):
-        open_store()
+        tracking_client()
 
 
 def test_a_database_whose_driver_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg2", None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://localhost/runs")
     with pytest.raises(TrackingError, match="postgresql needs a package that is missing here"):
-        open_store()
+        tracking_client()
 
 
 def test_there_is_no_id_of_an_experiment_that_nobody_made(root):

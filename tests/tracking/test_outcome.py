@@ -3,7 +3,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avrecog.tracking.outcome import enough_skipped, said_skipped
+from avrecog.tracking.outcome import enough_skipped, format_skipped
 
 
 @given(n_clips=st.integers(1, 100_000), share=st.floats(0, 1))
@@ -20,4 +20,4 @@ def test_29_of_100_are_let_pass_though_they_are_more_than_a_hundred_times_0_29()
 
 
 def test_nobody_is_told_to_go_on_without_any_clip():
-    assert said_skipped(3, 3, 0.01, "read").endswith("allows; repair or drop them")
+    assert format_skipped(3, 3, 0.01, "read").endswith("allows; repair or drop them")

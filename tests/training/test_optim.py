@@ -5,7 +5,7 @@ from avrecog.config import validate
 from avrecog.errors import ConfigError
 from avrecog.models.audio_resnet import AudioResNet
 from avrecog.training.optim import WeightAverage, learning_rate, make_optimizer
-from avrecog.training.settings import TrainConfig, settings_in_force
+from avrecog.training.settings import TrainConfig, resolve_train_config
 
 
 def config(**changes):
@@ -78,7 +78,7 @@ def test_the_average_counts_batches_like_the_model():
 
 
 def test_an_override_reaches_into_nested_settings():
-    in_force, said = settings_in_force(config(), {"lr": 0.3, "augment": {"audio": {"gain_db": 2.0}}}, "audio")
+    in_force, said = resolve_train_config(config(), {"lr": 0.3, "augment": {"audio": {"gain_db": 2.0}}}, "audio")
     assert in_force.lr == 0.3
     assert in_force.augment.audio.gain_db == 2.0
     assert in_force.epochs == 10
@@ -87,7 +87,7 @@ def test_an_override_reaches_into_nested_settings():
 
 def test_a_misspelt_override_is_refused_with_its_place():
     with pytest.raises(ConfigError, match=r"models\.audio\.train\.epoch: unknown key; did you mean `epochs`"):
-        settings_in_force(config(), {"epoch": 3}, "audio")
+        resolve_train_config(config(), {"epoch": 3}, "audio")
 
 
 def test_a_warm_up_longer_than_the_training_is_refused():

@@ -16,7 +16,7 @@ from avrecog.manifest import Clip, media_path
 from avrecog.media.read_files import MediaFile, read_media
 
 log = logging.getLogger(__name__)
-SHORTEST_S = 0.01  # a span shorter than this holds nothing that a front end could frame
+MIN_CLIP_S = 0.01  # a span shorter than this holds nothing that a front end could frame
 
 
 def read_annotation(data: DataConfig, out: Path) -> list[AnnotatedClip]:
@@ -113,11 +113,11 @@ def manifest_row(row: AnnotatedClip, clip_id: str, read: MediaFile | MediaError)
             raise MediaError(f"{row.path}: starts at {start_s:g} s, but the file lasts {found.duration_s:g} s")
         stop_s = None if stop_s is None else min(stop_s, found.duration_s)
     duration_s = (found.duration_s if stop_s is None else stop_s) - start_s
-    if duration_s < SHORTEST_S:
+    if duration_s < MIN_CLIP_S:
         if stop_s is not None or not found.duration_estimated:
             end_s = start_s + duration_s
-            raise MediaError(f"{row.path}: expected {SHORTEST_S:g} s at least, got {start_s:g} to {end_s:g} s")
-        duration_s = SHORTEST_S
+            raise MediaError(f"{row.path}: expected {MIN_CLIP_S:g} s at least, got {start_s:g} to {end_s:g} s")
+        duration_s = MIN_CLIP_S
     return Clip(
         clip_id=clip_id,
         path=row.path,

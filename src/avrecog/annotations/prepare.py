@@ -31,7 +31,7 @@ from avrecog.errors import ManifestError, MediaError
 from avrecog.manifest import Clip, media_path, write_manifest, write_splits
 from avrecog.media.read_files import MediaFile
 from avrecog.runtime.files import atomic_path
-from avrecog.tracking.outcome import Outcome, placed, said_skipped
+from avrecog.tracking.outcome import Outcome, format_skipped, placed
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def prepare(data: DataConfig, out: Path) -> Outcome:
     clips, kept, skipped = _make_clips(found)
     if len(skipped) > data.max_skipped * len(found.rows):
         first = "\n  ".join(placed(item["where"], item["reason"]) for item in skipped[:20])
-        raise ManifestError(f"{said_skipped(len(skipped), len(found.rows), data.max_skipped, 'read')}:\n  {first}")
+        raise ManifestError(f"{format_skipped(len(skipped), len(found.rows), data.max_skipped, 'read')}:\n  {first}")
     splits = make_splits([clip.clip_id for clip in clips], kept, data)
     check_groups(
         [clip.clip_id for clip in clips],

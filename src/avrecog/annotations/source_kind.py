@@ -26,7 +26,7 @@ LIST_OF = {
     "test": re.compile(r"(?<![a-z])test(?![a-z])"),
 }
 LABEL_MAP = re.compile(r"label|class")
-MOST_SNIFFED = 2**16  # bytes
+MAX_SNIFFED = 2**16  # bytes
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _table(path: Path, annotation: str) -> list[AnnotatedClip]:
     """
     try:
         with path.open("rb") as file:
-            is_text = b"\0" not in file.read(MOST_SNIFFED)
+            is_text = b"\0" not in file.read(MAX_SNIFFED)
     except OSError as error:
         raise ConfigError(f"{path}: can't be read ({error.strerror})") from None
     if not is_text:

@@ -68,7 +68,7 @@ def make_splits(clip_ids: Sequence[str], rows: Sequence[AnnotatedClip], data: Da
         shares = ", ".join(f"{counted[name]} {name}" for name in ("train", "val", "test") if counted[name])
         log.warning("%d of %d clips have no split in the annotation: %s", counted.total(), len(result), shares)
     if any(not cut.is_near for cut in cuts.values()):
-        log.warning("%s", _said(cuts, fractions))
+        log.warning("%s", _format_cuts(cuts, fractions))
     return dict(zip(clip_ids, result, strict=True))
 
 
@@ -95,7 +95,7 @@ def _with_their_groups(groups: Sequence[str], named: Sequence[str | None]) -> li
     return [split or of_group.get(group) for group, split in zip(groups, named, strict=True)]
 
 
-def _said(cuts: Mapping[str, Cut], fractions: Mapping[str, float]) -> str:
+def _format_cuts(cuts: Mapping[str, Cut], fractions: Mapping[str, float]) -> str:
     """What was asked for, and what came."""
     asked = " and ".join(f"data.{name}_fraction {fractions[name]:g}" for name in cuts)
     came = "; ".join(

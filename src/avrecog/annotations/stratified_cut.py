@@ -10,8 +10,8 @@ NEAR = 0.1  # a cut is what was asked for where no more than this part of the cl
 
 # numbers that the search compares, of which the time hangs; a whole cut of them takes a few seconds
 LARGE = 2 * 10**6  # groups times pairs of group and class: beyond, many groups are taken at once, few exchanges tried
-MOST_AT_ONCE = 10**6  # in a step of a large search
-MOST_COMPARED = 10**8  # in all steps; then the search ends with the nearest cut so far
+MAX_AT_ONCE = 10**6  # in a step of a large search
+MAX_COMPARED = 10**8  # in all steps; then the search ends with the nearest cut so far
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class _Pool:
                 return chosen
             chosen = chosen.copy()
             chosen[step] ^= True
-            if self.n_compared > MOST_COMPARED:
+            if self.n_compared > MAX_COMPARED:
                 return chosen
 
     def _filled(self, chosen: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -169,7 +169,7 @@ class _Pool:
         chosen = chosen.copy()
         n_chosen = int(chosen.sum())
         taken, n_taken = self.sums(chosen)
-        while self.n_compared <= MOST_COMPARED:
+        while self.n_compared <= MAX_COMPARED:
             change = self._change(chosen)
             promising = order[change[order] < 0]
             n_turned = 0
@@ -200,7 +200,7 @@ class _Pool:
         outs = order[chosen[order]]
         if not self.is_large:
             return outs
-        return outs[np.argsort(change[outs], kind="stable")][: MOST_AT_ONCE // len(self.group)]
+        return outs[np.argsort(change[outs], kind="stable")][: MAX_AT_ONCE // len(self.group)]
 
     def _change(self, chosen: np.ndarray) -> np.ndarray:
         """(G,) by how much the cut comes nearer (below 0) or goes farther if a group is taken, or put back."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from avrecog.errors import ScoreError
-from avrecog.experiments.comparison import EXPERIMENT_TAG, Side, changed, compare_sides, find_row, said
+from avrecog.experiments.comparison import EXPERIMENT_TAG, Side, changed, compare_sides, find_row, format_comparison
 from avrecog.scores.npz import read_scores
 from avrecog.scores.predictions import predictions_from, read_predictions
 from avrecog.scores.table import probabilities
@@ -20,7 +20,7 @@ def compare(a: str, b: str, model: str | None = None) -> str:
         model: whose row of a run; see `find_row`.
     """
     one, other = _side(a, model), _side(b, model)
-    lines = said(one, other, compare_sides(one, other))
+    lines = format_comparison(one, other, compare_sides(one, other))
     if one.row is None or other.row is None:
         lines.append("changed from A to B: unknown; a file doesn't say how it was made")
     else:

@@ -9,7 +9,7 @@ from avrecog.errors import CheckpointError
 from avrecog.features.front_end import FrontEnd
 from avrecog.inference.trained_model import load_model
 from avrecog.inputs import LogMelInput
-from avrecog.interop.checkpoints import STAND_INS, Foreign, read_foreign
+from avrecog.interop.checkpoints import STAND_INS, ImportedModel, read_external_checkpoint
 from avrecog.interop.mmaction2_checkpoints import abbreviate, write_mmaction2
 from avrecog.interop.pyslowfast import is_caffe2
 from avrecog.manifest import read_labels
@@ -46,7 +46,7 @@ def convert_checkpoint(
         raise CheckpointError(f"{target}: is the source; give another name for what is written")
     if _is_ours(source):
         return write_mmaction2(load_model(source), source, target)
-    foreign = read_foreign(source, frames, alpha)
+    foreign = read_external_checkpoint(source, frames, alpha)
     classes = _classes(foreign, labels)
     found = foreign.recognised
     config, note = found.config, found.note
@@ -88,7 +88,7 @@ def _is_ours(path: Path) -> bool:
     return isinstance(content, Mapping) and content.get("format") == FORMAT
 
 
-def _classes(foreign: Foreign, labels: Path | None) -> list[str]:
+def _classes(foreign: ImportedModel, labels: Path | None) -> list[str]:
     """The names of the classes.
 
     Raises:

@@ -21,7 +21,7 @@ from avrecog.annotations.sources import SOURCES, DataSection
 from avrecog.annotations.splits import make_splits
 from avrecog.config import PARAMS, plain, read_yaml, validate
 from avrecog.errors import ConfigError, ManifestError, MediaError, NotMediaError
-from avrecog.experiments.params_file import DEFAULT, FOLDER, lay_over_text, replace_params
+from avrecog.experiments.params_file import DEFAULT, FOLDER, merge_yaml_text, replace_params
 from avrecog.manifest import media_path
 from avrecog.media.container import Probe
 from avrecog.media.read_files import MediaFile, read_media
@@ -30,7 +30,7 @@ from avrecog.models.registry import model_section
 from avrecog.pipeline import PipelineConfig
 from avrecog.tracking.outcome import enough_skipped, placed
 
-MOST_PROBED = 500  # files; of more a sample is looked at
+MAX_PROBED = 500  # files; of more a sample is looked at
 FEW = 100  # clips a class: below, the luck of one test split outweighs most of what one tries
 UNEVEN = 10  # times as many clips in the largest class as in the smallest
 SHOWN = 5
@@ -85,7 +85,7 @@ def use_data(path: Path, media: Sequence[Path]) -> str:
     source = recognise(path, media)
     looked = _look(dataclasses.replace(source, rows=[with_clean_names(row) for row in source.rows]))
     changes, reasons = _changes(params, looked)
-    text = lay_over_text(PARAMS.read_text(encoding="utf-8"), changes, "avrecog data")
+    text = merge_yaml_text(PARAMS.read_text(encoding="utf-8"), changes, "avrecog data")
     after = YAML(typ="safe", pure=True).load(text)
     data = validate(DataSection, after["data"], "data")
     lines = [*_description(looked, _split(data, looked)), *(f"set {reason}" for reason in reasons)]
@@ -111,8 +111,8 @@ def _look(source: DataSource) -> Looked:
     """
     files = list(dict.fromkeys(row.path for row in source.rows))
     probed = files
-    if len(files) > MOST_PROBED:
-        probed = [files[index] for index in np.random.default_rng(0).permutation(len(files))[:MOST_PROBED]]
+    if len(files) > MAX_PROBED:
+        probed = [files[index] for index in np.random.default_rng(0).permutation(len(files))[:MAX_PROBED]]
     found = dict(zip(probed, read_media([media_path(path) for path in probed]), strict=True))
     seen: list[tuple[AnnotatedClip, Probe]] = []
     unreadable, others = [], []

@@ -79,7 +79,7 @@ def _machine() -> list[str]:
 def _store(problems: list[str]) -> str:
     """Where the tracking store is; runs of killed processes in it are marked so, unless it has a problem."""
     from avrecog.tracking.address import given_address, shown_address
-    from avrecog.tracking.client import database_path, open_store, store_problems
+    from avrecog.tracking.client import database_path, store_problems, tracking_client
 
     found = store_problems()
     problems += found
@@ -88,7 +88,7 @@ def _store(problems: list[str]) -> str:
         return f"tracking store: {path}, not yet made"
     if not found:
         try:
-            open_store()
+            tracking_client()
         except AvrecogError as error:  # it can be read, but not written
             problems.append(str(error))
     if given:
@@ -157,7 +157,7 @@ def params_findings() -> tuple[list[str], list[str]]:
 def _model_findings(params: "Params", named: Sequence[str]) -> tuple[list[str], list[str]]:
     """Problems of the sections below `models`, and what asks for compiling: words for `… here: no compiler`."""
     from avrecog.features.front_end import FrontEnd
-    from avrecog.training.settings import settings_in_force
+    from avrecog.training.settings import resolve_train_config
 
     problems: list[str] = []
     compiled: list[str] = []
@@ -165,7 +165,7 @@ def _model_findings(params: "Params", named: Sequence[str]) -> tuple[list[str], 
     for name in named:
         model = getattr(params, f"model {name}")
         try:
-            settings, _ = settings_in_force(params.train, model.train, name)
+            settings, _ = resolve_train_config(params.train, model.train, name)
             if any(name in models for models in in_use.values()):
                 model.input().check(FrontEnd(params.audio, params.video))
                 compiled += [f"train.compile: {name} can't be compiled"] if settings.compile else []

@@ -14,8 +14,8 @@ from avrecog.fusion.methods import Fusion
 from avrecog.fusion.selection import Fitted, choose, fit_methods
 from avrecog.fusion.settings import FuseConfig
 from avrecog.interop import mmaction2_metrics
-from avrecog.interop.mmaction2_results import Told, is_foreign, labels_of, read_datalist, read_results
-from avrecog.interop.score_files import read_foreign
+from avrecog.interop.mmaction2_results import ResultFileOptions, is_result_file, labels_of, read_datalist, read_results
+from avrecog.interop.score_files import read_result_file
 from avrecog.metrics import classification_metrics, top_k_accuracy
 from avrecog.scores.npz import read_scores
 from avrecog.scores.stack import stacked
@@ -28,7 +28,7 @@ def fuse_files(
     coefficients: Sequence[float] | None = None,
     fusion_file: Path | None = None,
     save: Path | None = None,
-    told: Told | None = None,
+    told: ResultFileOptions | None = None,
     kinds: Sequence[Kind] = (),
 ) -> str:
     """Fuse score files of one split, ours (.npz) or MMAction2's: what to print.
@@ -53,7 +53,7 @@ def fuse_files(
     """
     if save is not None and (save.is_dir() or save in paths):
         raise ScoreError(f"--save: expected a new file, got {save}, which is {'a folder' if save.is_dir() else 'read'}")
-    read, notes = _read_files(paths, told or Told(), kinds)
+    read, notes = _read_files(paths, told or ResultFileOptions(), kinds)
     tables = join_scores(read)
     names = [table.model for table in tables]
     if len(set(names)) < len(names):
@@ -123,7 +123,7 @@ def fuse_as_mmaction2(
     scores: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     for path in paths:
-        if is_foreign(path):
+        if is_result_file(path):
             results = read_results(path)
             if listed is not None or not labels:
                 labels.append(labels_of(path, results, datalist, listed))
@@ -136,14 +136,16 @@ def fuse_as_mmaction2(
     return "\n".join(mmaction2_metrics.report(fused, labels[0]))
 
 
-def _read_files(paths: Sequence[Path], told: Told, kinds: Sequence[Kind]) -> tuple[list[ScoreTable], list[str]]:
+def _read_files(
+    paths: Sequence[Path], told: ResultFileOptions, kinds: Sequence[Kind]
+) -> tuple[list[ScoreTable], list[str]]:
     """The tables, and a line about each file of MMAction2's.
 
     Raises:
         ConfigError: if there are none, and something is told of them; or the kinds don't fit them.
     """
-    n_foreign = sum(map(is_foreign, paths))
-    if not n_foreign and (told != Told() or kinds):
+    n_foreign = sum(map(is_result_file, paths))
+    if not n_foreign and (told != ResultFileOptions() or kinds):
         raise ConfigError(
             "--datalist, --labels, --kind and --split are of MMAction2's files (.pkl, .json, .yaml); drop them, "
             "as .npz files say it themselves"
@@ -153,8 +155,8 @@ def _read_files(paths: Sequence[Path], told: Told, kinds: Sequence[Kind]) -> tup
     left = list(kinds) if len(kinds) == n_foreign else list(kinds) * n_foreign
     tables, notes = [], []
     for path in paths:
-        if is_foreign(path):
-            table, note = read_foreign(path, replace(told, kind=left.pop(0)) if left else told)
+        if is_result_file(path):
+            table, note = read_result_file(path, replace(told, kind=left.pop(0)) if left else told)
             notes.append(note)
         else:
             table = read_scores(path)

@@ -102,7 +102,7 @@ def _cells(summary: Summary) -> tuple[str, ...]:
         _percent(summary.sd_seeds),
         "-" if summary.interval is None else "{:.2f} to {:.2f}".format(*(100 * end for end in summary.interval)),
         f"{100 * summary.mean_class_accuracy:.2f}",
-        "-" if summary.gain is None else _said_gain(summary.gain),
+        "-" if summary.gain is None else _format_gain(summary.gain),
     )
 
 
@@ -110,7 +110,7 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def _said_gain(gain: Gain) -> str:
+def _format_gain(gain: Gain) -> str:
     p_value = "" if gain.p_value is None else f", p = {gain.p_value:.2g}"
     ends = f"{100 * gain.low:+.2f} to {100 * gain.high:+.2f}"
     return f"{100 * gain.top1:+.2f} over {gain.over} ({ends}{p_value})"

@@ -11,7 +11,7 @@ from avrecog.config import load_params
 from avrecog.datasets.build import StoredClips, make_dataset
 from avrecog.datasets.view_scores import predict_scores
 from avrecog.errors import CheckpointError, ConfigError, MediaError, ScoreError
-from avrecog.extraction.media_file import decode_rows, tell
+from avrecog.extraction.media_file import decode_rows, log_remarks
 from avrecog.features.front_end import FrontEnd
 from avrecog.fusion.describe import fixed_fusion, said_fusion
 from avrecog.fusion.file import read_fusion
@@ -129,7 +129,7 @@ def _predict_file(file: Path, models: Sequence[Speaker], fusion: Fusion, top: in
             predict_scores(model.network, dataset, n_views=None, batch_size=64, device=model.device, average="prob")
         )
         said.append(index)
-    tell(file, remarks)
+    log_remarks(file, remarks)
     if not spoken:
         raise MediaError("; ".join(dict.fromkeys(silent)))
     (fused,) = fusion.of_those(said, np.stack(spoken))

@@ -10,7 +10,7 @@ from pathlib import Path
 from avrecog.annotations.kinetics_source import check_only_lists
 from avrecog.config import read_yaml
 from avrecog.errors import ConfigError
-from avrecog.experiments.params_file import DEFAULT, FOLDER, lay_over_text, replace_params
+from avrecog.experiments.params_file import DEFAULT, FOLDER, merge_yaml_text, replace_params
 
 NOT_RECIPES = ("demo_clips",)  # the demo's annotation lies beside the recipes
 
@@ -44,5 +44,5 @@ def apply_recipe(name: str, annotation: Path | None) -> str:
         raise ConfigError(f"recipe {name}: say where the clips are: avrecog recipe {name} --annotation PATH")
     after = (FOLDER / f"{DEFAULT}.yaml").read_text(encoding="utf-8")
     if recipe:
-        after = lay_over_text(after, recipe, f"{FOLDER}/{name}.yaml")
+        after = merge_yaml_text(after, recipe, f"{FOLDER}/{name}.yaml")
     return replace_params(after) or f"params.yaml is recipe {name} already"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avrecog.errors import MediaError
-from avrecog.extraction.media_file import decode_rows, tell
+from avrecog.extraction.media_file import decode_rows, log_remarks
 from avrecog.inference.synchrony import load_sync, synchrony
 
 
@@ -24,7 +24,7 @@ def sync_files(files: Sequence[Path], checkpoint: Path, max_offset_s: float) -> 
         except MediaError as error:
             problems.append(str(error))
             continue
-        tell(file, remarks)
+        log_remarks(file, remarks)
         try:
             found = synchrony(model, rows, max_offset_s)
         except MediaError as error:

@@ -100,7 +100,7 @@ def open_split(
             f"needs"
         )
     clip_ids = [clip.clip_id for clip in usable]
-    if processes().is_first:
+    if processes().is_main:
         features.stored.verify(_part_to_verify(features.stored, clip_ids))
     index = {label: position for position, label in enumerate(tables.classes)}
     clips = StoredClips(

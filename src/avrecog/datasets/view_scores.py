@@ -51,7 +51,7 @@ def predict_scores(
         own = [_softmax(values) if average == "prob" else values for values in logits]
     else:
         own = _on_device(model, dataset, shown, device, average)
-    shares = processes.gather(np.concatenate(own) if own else None)
+    shares = processes.all_gather(np.concatenate(own) if own else None)
     each = np.concatenate([part for part in shares if part is not None]).astype(np.float64)
     total = np.zeros((len(dataset), each.shape[1]))
     np.add.at(total, views[:, 0], each)

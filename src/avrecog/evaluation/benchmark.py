@@ -20,15 +20,15 @@ from avrecog.inference.settings import BenchmarkConfig, EngineName, TestConfig, 
 from avrecog.inference.trained_model import TrainedModel, load_model
 from avrecog.runtime.device import (
     device_name,
-    explained_out_of_memory,
-    forget_gpu_memory,
     gpu_memory_mib,
     lacking_to_compile,
     on_device,
+    oom_advice,
     peak_memory_mib,
     pick_device,
-    precision_in_force,
     reduced_precision,
+    reset_peak_gpu_memory,
+    resolve_precision,
     synchronise,
 )
 from avrecog.runtime.files import atomic_path
@@ -58,7 +58,7 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
     device = pick_device()
     model = load_model(checkpoints / f"{test.checkpoint}.ckpt", name)
     n_views = model.input.n_views(model.typical_rows, test.n_clips)
-    precision = precision_in_force(test.precision)
+    precision = resolve_precision(test.precision)
     macs = count_macs(model)
     variants = []
     for variant in config.variants:
@@ -70,7 +70,7 @@ def benchmark_model(name: str, checkpoints: Path, test: TestConfig, config: Benc
         engine = ENGINE_OF[variant]
         in_force = (ENGINES[engine].own_precision if engine else None) or precision
         try:
-            with explained_out_of_memory("lower benchmark.batch_sizes"):
+            with oom_advice("lower benchmark.batch_sizes"):
                 figures = _time_variant(variant, model, n_views, in_force, config)
         except ConfigError as error:  # ONNX Runtime can't have every network
             if variant == config.report:
@@ -121,7 +121,7 @@ def _time_variant(
     run: Network = (
         ENGINES[name].start(model, device, [model.example(16, device)]) if name else on_device(model.network, device)
     )
-    forget_gpu_memory()
+    reset_peak_gpu_memory()
     with torch.inference_mode(), reduced_precision(device, precision):
         one = model.example(n_views, device)
         times = time_passes(lambda: run(*one), config.warmup, config.repeats, device)

@@ -57,7 +57,7 @@ def probe_model(checkpoint: Path, data: Path, seed: int, metrics_path: Path) -> 
     statistics = {key: value for key, value in model.network.state_dict().items() if key.startswith("standardise")}
     load_weights(untrained, {**untrained.state_dict(), **statistics}, "random weights")
     on_device(untrained, pick_device())
-    _see(untrained, splits["train"])
+    _recalibrate_batch_norms(untrained, splits["train"])
     labels = splits["test"].labels
     right, on_val = {}, {}
     for name, network in {"pretrained": model.network, "random": untrained}.items():
@@ -89,7 +89,7 @@ def probe_model(checkpoint: Path, data: Path, seed: int, metrics_path: Path) -> 
     return Outcome(summary, {f"probe.{key}": float(value) for key, value in metrics.items()})
 
 
-def _see(network: torch.nn.Module, clips: ClipDataset[Any]) -> None:
+def _recalibrate_batch_norms(network: torch.nn.Module, clips: ClipDataset[Any]) -> None:
     """Give the batch norms the statistics of the clips."""
     network.train()
     assert isinstance(network, AVSync)

@@ -10,7 +10,7 @@ from typing import Any
 from avrecog.config import flatten, read_yaml
 from avrecog.errors import ManifestError, ScoreError
 from avrecog.runtime.files import atomic_path
-from avrecog.tracking.history import Row, read_history, write_history
+from avrecog.tracking.history import EpochMetrics, read_history, write_history
 from avrecog.tracking.outcome import Outcome
 from avrecog.tracking.provenance import file_digest
 from avrecog.tracking.rows import ComparableRow, LogRow
@@ -41,7 +41,7 @@ class ModelResult:
     config: dict[str, Any]  # the sections of params.yaml that it was trained with
     test: dict[str, Any]
     benchmark: dict[str, Any]
-    history: list[Row]
+    history: list[EpochMetrics]
     folder: Path
 
 
@@ -123,7 +123,7 @@ def _fusion_entry(
     )
 
 
-def _curves(history: Sequence[Row]) -> list[tuple[int, Row]]:
+def _curves(history: Sequence[EpochMetrics]) -> list[tuple[int, EpochMetrics]]:
     """The numbers of each epoch, by its number."""
     return [(int(row["epoch"]), {key: row[key] for key in row if key != "epoch"}) for row in history]
 

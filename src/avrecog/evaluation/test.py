@@ -28,19 +28,19 @@ from avrecog.metrics import (
 from avrecog.plots import plot_confusion, plot_history, plot_reliability
 from avrecog.runtime.device import (
     device_name,
-    explained_out_of_memory,
     gpu_memory_mib,
+    oom_advice,
     peak_memory_mib,
     pick_device,
-    precision_in_force,
     reduced_precision,
+    resolve_precision,
     synchronise,
 )
 from avrecog.runtime.files import atomic_path, write_table
 from avrecog.scores.npz import write_scores
 from avrecog.scores.predictions import FILE, write_predictions
 from avrecog.scores.table import ScoreTable, Split, probabilities
-from avrecog.tracking.history import Row, read_history
+from avrecog.tracking.history import EpochMetrics, read_history
 from avrecog.tracking.outcome import Outcome
 
 CALIBRATION_VIEWS = 128  # of training clips, for engines that need them
@@ -73,7 +73,7 @@ def evaluate_model(name: str, paths: EvaluationPaths, config: TestConfig) -> Out
         raise CheckpointError(
             f"{paths.checkpoints}: was trained on other classes than {paths.data}/labels.txt has; run `dvc repro train`"
         )
-    precision = precision_in_force(ENGINES[config.engine].precision(config.precision))
+    precision = resolve_precision(ENGINES[config.engine].precision(config.precision))
     features = open_features(model.input, model.front_end, paths.data / "features", tables)
     val, table, seconds = _score_splits(model, features, config, precision)
     for each in (val, table):
@@ -121,7 +121,7 @@ def _score_splits(
     for split in splits:
         opened = open_split(model.input, features, split)
         began = time.perf_counter()
-        with reduced_precision(device, precision), explained_out_of_memory("lower test.batch_size"):
+        with reduced_precision(device, precision), oom_advice("lower test.batch_size"):
             values = predict_scores(
                 network,
                 opened.clips,
@@ -163,7 +163,9 @@ def _write_result_json(path: Path, table: ScoreTable) -> None:
         temporary.write_text(json.dumps(table.scores.tolist()), encoding="utf-8")
 
 
-def _write_plots(plots: Path, table: ScoreTable, test_probabilities: np.ndarray, history: list[Row]) -> list[Path]:
+def _write_plots(
+    plots: Path, table: ScoreTable, test_probabilities: np.ndarray, history: list[EpochMetrics]
+) -> list[Path]:
     plots.mkdir(parents=True, exist_ok=True)
     files = [plots / name for name in ("per_class.csv", "confusion.png", "reliability.png", "history.png", FILE)]
     write_table(files[0], per_class_table(test_probabilities, table.labels, table.classes))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from avrecog.errors import ScoreError
-from avrecog.experiments.tracked_rows import Row
+from avrecog.experiments.tracked_rows import TrackedRun
 from avrecog.metrics import bootstrap_difference, mcnemar_exact
 from avrecog.scores.predictions import Predictions, shares_correct
 from avrecog.tracking.provenance import PROCESS_TAG
@@ -24,7 +24,7 @@ FUSION = "fusion"
 FOLD = "data.test_fold"
 SEED = re.compile(r"(models\..+\.)?train\.seed")
 FOUND = ("coefficients.", "fusion.")  # parameters that follow from results
-MOST_SHOWN = 12  # parameters in a group's heading
+MAX_SHOWN = 12  # parameters in a group's heading
 
 
 class Cell(NamedTuple):
@@ -38,7 +38,7 @@ class Cell(NamedTuple):
 class Experiment:
     """The rows that one execution of stage report wrote."""
 
-    rows: Mapping[str, Row]  # by model
+    rows: Mapping[str, TrackedRun]  # by model
     params: Mapping[str, str]  # of all its models
     cell: Cell
 
@@ -55,7 +55,7 @@ class Group:
         """The single models in alphabetical order, then the fusion."""
         return sorted({model for cell in self.cells.values() for model in cell.rows}, key=lambda m: (m == FUSION, m))
 
-    def rows(self, model: str) -> dict[Cell, Row]:
+    def rows(self, model: str) -> dict[Cell, TrackedRun]:
         """A model's rows by cell."""
         return {cell: found.rows[model] for cell, found in self.cells.items() if model in found.rows}
 
@@ -94,21 +94,21 @@ class Summary:
     pooled: Mapping[str, Predictions]  # by seed; empty where predictions are missing
 
 
-def own_parameters(row: Row) -> dict[str, str]:
+def own_parameters(row: TrackedRun) -> dict[str, str]:
     """A row's parameters without what follows from results, a single model's `train` under the model's name."""
     prefix = "" if row.model == FUSION else f"models.{row.model}."
     named = {f"{prefix}{key}" if key.startswith("train.") else key: value for key, value in row.params.items()}
     return {key: value for key, value in named.items() if not key.startswith(FOUND)}
 
 
-def make_groups(rows: Sequence[Row], annotation: str | None = None) -> tuple[list[Group], int]:
+def make_groups(rows: Sequence[TrackedRun], annotation: str | None = None) -> tuple[list[Group], int]:
     """The groups of more than one cell, and how many experiments stand alone.
 
     Args:
         rows: of the experiment `avrecog`, in any order.
         annotation: text that `data.annotation` must hold.
     """
-    by_process: dict[str, dict[str, Row]] = {}
+    by_process: dict[str, dict[str, TrackedRun]] = {}
     for row in sorted(rows, key=lambda row: (row.started_ms, row.run_id)):
         if not row.is_parent and (annotation or "") in row.params.get("data.annotation", ""):
             by_process.setdefault(row.tags.get(PROCESS_TAG, row.run_id), {})[row.model] = row
@@ -134,7 +134,7 @@ def _seed_order(seed: str) -> list[int]:
     return [int(part) for part in seed.split("-")]
 
 
-def _experiment(rows: Mapping[str, Row]) -> Experiment | None:
+def _experiment(rows: Mapping[str, TrackedRun]) -> Experiment | None:
     """The experiment of rows by model; None if they don't say fold and seed."""
     params: dict[str, str] = {}
     for model in sorted(rows):
@@ -164,7 +164,7 @@ def summarise(group: Group, predictions: Mapping[str, Predictions]) -> list[Summ
 
 
 def _summary(
-    rows: Mapping[Cell, Row],
+    rows: Mapping[Cell, TrackedRun],
     model: str,
     shares: Mapping[str, dict[str, float]],
     predictions: Mapping[str, Predictions],
@@ -204,7 +204,7 @@ def _means_by_fold(values: Mapping[Cell, float]) -> list[float]:
     return [statistics.fmean(of_fold) for of_fold in by_fold.values()]
 
 
-def _pooled_shares(rows: Mapping[Cell, Row], predictions: Mapping[str, Predictions]) -> dict[str, float]:
+def _pooled_shares(rows: Mapping[Cell, TrackedRun], predictions: Mapping[str, Predictions]) -> dict[str, float]:
     """Clip id -> share of the seeds that were right, over all folds; empty if a run's predictions are missing.
 
     Raises:
@@ -285,11 +285,11 @@ def heading(group: Group, groups: Sequence[Group]) -> str:
         values = {other.params.get(key) for other in others}
         if len(values) > 1 and not (of_model and of_model[1] not in models):
             words.append(f"{key} {group.params.get(key, 'absent')}")
-    more = [f"and {len(words) - MOST_SHOWN} more"] if len(words) > MOST_SHOWN else []
-    return "; ".join([annotation, *words[:MOST_SHOWN], *more])
+    more = [f"and {len(words) - MAX_SHOWN} more"] if len(words) > MAX_SHOWN else []
+    return "; ".join([annotation, *words[:MAX_SHOWN], *more])
 
 
-def shared_params(rows: Sequence[Row]) -> dict[str, str]:
+def shared_params(rows: Sequence[TrackedRun]) -> dict[str, str]:
     """The parameters that all rows have with one value, without what follows from results."""
     first, *others = (row.params for row in rows)
     return {

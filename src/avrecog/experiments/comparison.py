@@ -10,15 +10,15 @@ import numpy as np
 
 from avrecog.errors import ConfigError, ScoreError
 from avrecog.experiments.aggregate import FOUND, FUSION, own_parameters
-from avrecog.experiments.tracked_rows import GROUP_TAG, Row
+from avrecog.experiments.tracked_rows import GROUP_TAG, TrackedRun
 from avrecog.metrics import bootstrap_difference, bootstrap_gain, mcnemar_exact
 from avrecog.scores.predictions import Predictions, shares_correct
 from avrecog.tracking.provenance import PROCESS_TAG
 
-SHORTEST_PREFIX = 6
+MIN_PREFIX = 6
 EXPERIMENT_TAG = "dvc.exp_name"
 POWER = 1.96 + 0.84  # standard errors that are seen at the 5 % level four times in five
-MOST_CHANGES = 40  # parameters that are listed
+MAX_CHANGES = 40  # parameters that are listed
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Side:
 
     name: str
     tables: Mapping[str, Predictions]  # by seed; a single run has one, whatever its key
-    row: Row | None = None  # None for a file, of which nothing else is known
+    row: TrackedRun | None = None  # None for a file, of which nothing else is known
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _common_seeds(a: Side, b: Side) -> tuple[list[Predictions], list[Predictions
     return [a.tables[seed] for seed in seeds], [b.tables[seed] for seed in seeds], seeds
 
 
-def said(a: Side, b: Side, found: Comparison) -> list[str]:
+def format_comparison(a: Side, b: Side, found: Comparison) -> list[str]:
     """The comparison in words, a line each."""
     lines = []
     for letter, side, top1, n in zip("AB", (a, b), found.top1, found.n_clips, strict=True):
@@ -133,7 +133,7 @@ def said(a: Side, b: Side, found: Comparison) -> list[str]:
     return lines
 
 
-def find_row(text: str, rows: Sequence[Row], model: str | None) -> Row:
+def find_row(text: str, rows: Sequence[TrackedRun], model: str | None) -> TrackedRun:
     """The row that a run id, the beginning of one, or the name of a DVC experiment stands for.
 
     Args:
@@ -147,7 +147,7 @@ def find_row(text: str, rows: Sequence[Row], model: str | None) -> Row:
     named = [row for row in rows if row.tags.get(EXPERIMENT_TAG) == text and not row.is_parent]
     if named:
         return _of_model(text, _siblings(named[0], rows), model)
-    if re.fullmatch(rf"[0-9a-f]{{{SHORTEST_PREFIX},32}}", text):
+    if re.fullmatch(rf"[0-9a-f]{{{MIN_PREFIX},32}}", text):
         begun = [row for row in rows if row.run_id.startswith(text)]
         if len(begun) > 1:
             shown = ", ".join(f"{row.run_id} ({row.model})" for row in begun[:5])
@@ -159,11 +159,11 @@ def find_row(text: str, rows: Sequence[Row], model: str | None) -> Row:
     what = f"did you mean {', '.join(near)}?" if near else f"experiments there: {', '.join(names[:10]) or 'none'}"
     raise ConfigError(
         f"{text}: neither a score file (.npz), a table of predictions (.csv), nor the id of a run (at least "
-        f"{SHORTEST_PREFIX} characters) or the name of a DVC experiment in MLflow's `avrecog`; {what}"
+        f"{MIN_PREFIX} characters) or the name of a DVC experiment in MLflow's `avrecog`; {what}"
     )
 
 
-def _siblings(row: Row, rows: Sequence[Row]) -> dict[str, Row]:
+def _siblings(row: TrackedRun, rows: Sequence[TrackedRun]) -> dict[str, TrackedRun]:
     """The rows that were written with this one, by model; the newest of each."""
     tag = GROUP_TAG if row.is_parent else PROCESS_TAG
     own = row.tags.get(tag, row.run_id)
@@ -171,7 +171,7 @@ def _siblings(row: Row, rows: Sequence[Row]) -> dict[str, Row]:
     return {other.model: other for other in [*reversed(same), row]}
 
 
-def _of_model(text: str, rows: Mapping[str, Row], model: str | None) -> Row:
+def _of_model(text: str, rows: Mapping[str, TrackedRun], model: str | None) -> TrackedRun:
     """The row of the model, or the one that needs no name.
 
     Raises:
@@ -186,7 +186,7 @@ def _of_model(text: str, rows: Mapping[str, Row], model: str | None) -> Row:
     raise ConfigError(f"{text}: has no row of model {model}; there are {models}")
 
 
-def changed(a: Row, b: Row, code: str | None) -> list[str]:
+def changed(a: TrackedRun, b: TrackedRun, code: str | None) -> list[str]:
     """What differs between two rows, a line each.
 
     Args:
@@ -197,9 +197,9 @@ def changed(a: Row, b: Row, code: str | None) -> list[str]:
     of_a, of_b = (dict(a.params), dict(b.params)) if a.model == b.model else (own_parameters(a), own_parameters(b))
     keys = [key for key in sorted(of_a.keys() | of_b.keys()) if not key.startswith(FOUND)]
     differing = [key for key in keys if of_a.get(key) != of_b.get(key)]
-    lines = [f"{key}: {of_a.get(key, '-')} -> {of_b.get(key, '-')}" for key in differing[:MOST_CHANGES]]
-    if len(differing) > MOST_CHANGES:
-        lines.append(f"and {len(differing) - MOST_CHANGES} more parameters")
+    lines = [f"{key}: {of_a.get(key, '-')} -> {of_b.get(key, '-')}" for key in differing[:MAX_CHANGES]]
+    if len(differing) > MAX_CHANGES:
+        lines.append(f"and {len(differing) - MAX_CHANGES} more parameters")
     for tag in ("data.manifest", "data.splits", "hardware", "torch", "threads"):
         if a.tags.get(tag) != b.tags.get(tag):
             lines.append(f"{tag}: {a.tags.get(tag, '-')} -> {b.tags.get(tag, '-')}")

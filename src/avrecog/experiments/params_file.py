@@ -36,7 +36,7 @@ def replace_params(after: str) -> str:
     return "\n".join(line for line in lines if not line.startswith("@@"))
 
 
-def lay_over_text(text: str, values: Mapping[str, Any], where: str) -> str:
+def merge_yaml_text(text: str, values: Mapping[str, Any], where: str) -> str:
     """A YAML document with values laid over it, its comments kept.
 
     Args:

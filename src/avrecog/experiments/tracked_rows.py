@@ -8,7 +8,7 @@ from pathlib import Path
 from avrecog.errors import ScoreError, TrackingError
 from avrecog.scores.predictions import FILE, Predictions, predictions_text, read_predictions
 from avrecog.tracking.address import given_address
-from avrecog.tracking.client import ROWS_EXPERIMENT, database_path, experiment_id, open_store, readable
+from avrecog.tracking.client import ROWS_EXPERIMENT, database_path, experiment_id, tracking_client, tracking_errors
 from avrecog.tracking.rows import ComparableRow, LogRow, comparable_rows
 
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's page folds a run with it below that run
@@ -19,7 +19,7 @@ OF_SEED = "predictions_seed"  # how a parent's files begin; the seed and .csv fo
 
 
 @dataclass(frozen=True)
-class Row:
+class TrackedRun:
     """A finished run of the experiment: a model's row, or a parent (stage `gather`) of several."""
 
     run_id: str
@@ -47,7 +47,7 @@ class Parent:
     children: Sequence[str]  # run ids
 
 
-def finished_rows() -> list[Row]:
+def finished_rows() -> list[TrackedRun]:
     """The finished rows and parents, newest first.
 
     Raises:
@@ -55,9 +55,9 @@ def finished_rows() -> list[Row]:
     """
     if not given_address() and not database_path().exists():
         raise TrackingError(f"{database_path()}: there is no tracking store yet; run `dvc repro`")
-    client = open_store()
-    rows: list[Row] = []
-    with readable():
+    client = tracking_client()
+    rows: list[TrackedRun] = []
+    with tracking_errors():
         experiment = experiment_id(client, ROWS_EXPERIMENT)
         token = None
         while experiment is not None:
@@ -69,7 +69,9 @@ def finished_rows() -> list[Row]:
                 if of_ours and run.data.metrics.keys() >= NEEDED:
                     info, data = run.info, run.data
                     rows.append(
-                        Row(info.run_id, data.tags["model"], info.start_time, data.params, data.tags, data.metrics)
+                        TrackedRun(
+                            info.run_id, data.tags["model"], info.start_time, data.params, data.tags, data.metrics
+                        )
                     )
             token = page.token
             if not token:
@@ -77,7 +79,7 @@ def finished_rows() -> list[Row]:
     return sorted(rows, key=lambda row: (-row.started_ms, row.run_id))
 
 
-def read_run_predictions(rows: Sequence[Row]) -> dict[str, dict[str, Predictions]]:
+def read_run_predictions(rows: Sequence[TrackedRun]) -> dict[str, dict[str, Predictions]]:
     """What runs said about each test clip: run id -> seed -> table; a model's own row has one, of seed ``""``.
 
     Returns: for a run that keeps no predictions, no table.
@@ -86,11 +88,11 @@ def read_run_predictions(rows: Sequence[Row]) -> dict[str, dict[str, Predictions
         ScoreError: if a table is damaged.
         TrackingError: if the store can't be read.
     """
-    client = open_store()
+    client = tracking_client()
     found: dict[str, dict[str, Predictions]] = {}
     for row in rows:
         tables = found[row.run_id] = {}
-        with tempfile.TemporaryDirectory() as folder, readable():
+        with tempfile.TemporaryDirectory() as folder, tracking_errors():
             for name in [item.path for item in client.list_artifacts(row.run_id)]:
                 if name != FILE and not (row.is_parent and name.startswith(OF_SEED)):
                     continue
@@ -122,7 +124,7 @@ def write_parents(parents: Sequence[Parent]) -> list[str]:
             known.get(_identity(parent.tags, parent.model)) or _write(log_row, parent, Path(folder) / str(number))
             for number, parent in enumerate(parents)
         ]
-    client = open_store()
+    client = tracking_client()
     groups = {(parent.tags[GROUP_TAG], parent.model) for parent in parents}
     old = [
         row.run_id
@@ -130,7 +132,7 @@ def write_parents(parents: Sequence[Parent]) -> list[str]:
         if row.is_parent and (row.tags.get(GROUP_TAG), row.model) in groups and row.run_id not in ids
     ]
     above = {child: run_id for parent, run_id in zip(parents, ids, strict=True) for child in parent.children}
-    with readable():
+    with tracking_errors():
         for row in rows:
             now, before = above.get(row.run_id), row.tags.get(PARENT_TAG)
             if now and now != before:

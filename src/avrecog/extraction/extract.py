@@ -24,7 +24,7 @@ from avrecog.media.mmaction2_features import ENDING as FEATURES
 from avrecog.media.read_files import check_unchanged
 from avrecog.runtime.device import pick_device
 from avrecog.runtime.files import sole_writer
-from avrecog.tracking.outcome import Outcome, said_skipped
+from avrecog.tracking.outcome import Outcome, format_skipped
 
 
 def extract_all(
@@ -36,7 +36,7 @@ def extract_all(
     they are. Clips that a kill left stored are kept. What can't be decoded of a clip is listed in `out/skipped.csv`,
     what lasts less than the manifest says in `out/shorter.csv`, silence in place of sound that is missing in
     `out/gaps.csv`, and channels that cancel each other out in `out/cancelled.csv`. Memory doesn't grow with the number
-    of clips or their length: rows of more than `MOST_HELD` bytes go by way of a file in `out`.
+    of clips or their length: rows of more than `MAX_HELD` bytes go by way of a file in `out`.
 
     Raises:
         ConfigError: if there are feature files, and the front end in force is not the one they were made by.
@@ -64,7 +64,7 @@ def extract_all(
     if n_skipped > max_skipped * len(clips):
         first = "\n  ".join(f"{clip.clip_id}: {problem}" for clip, problem in skipped[:20])
         raise MediaError(
-            f"{said_skipped(n_skipped, len(clips), max_skipped, 'decoded')}; all are in {out}/skipped.csv:\n  {first}"
+            f"{format_skipped(n_skipped, len(clips), max_skipped, 'decoded')}; all are in {out}/skipped.csv:\n  {first}"
         )
     hours = sum(clip.duration_s for clip in clips) / 3600
     metrics: dict[str, float | None] = {
@@ -177,7 +177,7 @@ def _fill(clips: Sequence[Clip], stores: _Stores) -> tuple[int, list[tuple[Clip,
     for clip, result in extracted(jobs, Extractor(audio, stores.video, stores.folder, makes_log_mel=on_gpu is None)):
         progress.update()
         skipped += [(clip, problem) for problem in result.problems]
-        stores.gaps.add(clip, *_said_gaps(result.sound))
+        stores.gaps.add(clip, *_gap_rows(result.sound))
         stores.cancelled.add(clip, *([("stereo in opposite phase",)] if result.sound.cancels else []))
         if on_gpu is not None and result.waveform is not None:
             _store_waveform(writers["audio"], clip.clip_id, result.waveform, on_gpu, device)
@@ -206,7 +206,7 @@ def _store_waveform(writer: StoreWriter, clip_id: str, waveform: Rows, front_end
         writer.append(clip_id, log_mel_rows(front_end, waveform, device))
 
 
-def _said_gaps(sound: Heard) -> list[tuple[str, str, str]]:
+def _gap_rows(sound: Heard) -> list[tuple[str, str, str]]:
     """Where silence stands for sound that is missing, and where doubled sound was cut, in seconds of the file."""
     kinds = {"silence": sound.gaps, "doubled": sound.overlaps}
     return [(kind, f"{begin:.3f}", f"{end:.3f}") for kind, spans in kinds.items() for begin, end in spans]

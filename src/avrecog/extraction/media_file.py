@@ -31,7 +31,7 @@ class Described(Protocol):
         """How it hears and sees."""
 
 
-def tell(file: Path, remarks: Sequence[str]) -> None:
+def log_remarks(file: Path, remarks: Sequence[str]) -> None:
     """Log what is to be told of a file, in one line, each thing once."""
     if remarks:
         log.warning("%s: %s", file, "; ".join(dict.fromkeys(remarks)))

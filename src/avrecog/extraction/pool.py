@@ -12,8 +12,8 @@ from avrecog.manifest import Clip
 from avrecog.runtime.worker_pool import n_processors, worker_pool
 
 CLIPS_PER_WORKER = 32  # fewer than this don't pay for starting one more process
-MOST_TOGETHER = 8  # clips of sound alone that a worker decodes one after another before it makes their log-mels
-MOST_TOGETHER_S = 60.0
+MAX_TOGETHER = 8  # clips of sound alone that a worker decodes one after another before it makes their log-mels
+MAX_TOGETHER_S = 60.0
 
 
 def extracted(jobs: Sequence[Job], extractor: "Extractor") -> Iterator[tuple[Clip, Extracted]]:
@@ -21,11 +21,11 @@ def extracted(jobs: Sequence[Job], extractor: "Extractor") -> Iterator[tuple[Cli
     n_workers = min(n_processors(), math.ceil(len(jobs) / CLIPS_PER_WORKER))
     with worker_pool(__name__, n_workers, start_worker, (extractor,)) as pool:
         if pool is None:
-            for group in _together(jobs):
+            for group in _batch_jobs(jobs):
                 yield from zip((clip for clip, _, _ in group), extractor(group), strict=True)
             return
         waiting: deque[tuple[Sequence[Job], Future[list[Extracted]]]] = deque()
-        for group in _together(jobs):
+        for group in _batch_jobs(jobs):
             waiting.append((group, pool.submit(work, group)))
             if len(waiting) > 4 * n_workers:  # enough to keep all busy, few enough to keep memory flat
                 yield from _results(*waiting.popleft())
@@ -33,12 +33,12 @@ def extracted(jobs: Sequence[Job], extractor: "Extractor") -> Iterator[tuple[Cli
             yield from _results(group, future)
 
 
-def _together(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
+def _batch_jobs(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
     """The jobs in groups, in their order; a clip whose picture is wanted is a group by itself."""
     begin, seconds = 0, 0.0
     for number, (clip, _, wants_picture) in enumerate(jobs):
         seconds += clip.duration_s
-        full = number - begin == MOST_TOGETHER or seconds > MOST_TOGETHER_S
+        full = number - begin == MAX_TOGETHER or seconds > MAX_TOGETHER_S
         if number > begin and (full or wants_picture or jobs[begin][2]):
             yield jobs[begin:number]
             begin, seconds = number, clip.duration_s

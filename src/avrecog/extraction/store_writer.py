@@ -38,7 +38,7 @@ class StoreWriter:
         self._open, self._flushing = True, False
         remove_leftovers(folder)
         if (folder / "unfinished.json").exists() and read_header(folder / "unfinished.json") == self.header:
-            self._take_up()
+            self._resume()
         else:
             self._begin()
         self._n_rows = sum(self.stored.values())
@@ -134,7 +134,7 @@ class StoreWriter:
         with atomic_path(self.folder / "unfinished.json") as temporary:  # last: it says that the others can be taken up
             temporary.write_text(json.dumps(self.header, sort_keys=True), encoding="utf-8")
 
-    def _take_up(self) -> None:
+    def _resume(self) -> None:
         """Keep the clips whose lines are whole; cut off what a kill left behind them."""
         (self.folder / "store.json").unlink(missing_ok=True)
         row_bytes = int(np.prod(self.header["row_shape"])) * np.dtype(self.header["dtype"]).itemsize

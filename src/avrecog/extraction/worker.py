@@ -23,7 +23,7 @@ from avrecog.media.video import video_frames
 from avrecog.runtime.device import to_device
 from avrecog.runtime.files import PARTIAL, naming
 
-MOST_HELD = 8 * 2**20  # bytes of a clip that a worker holds and sends; what is longer goes through a file
+MAX_HELD = 8 * 2**20  # bytes of a clip that a worker holds and sends; what is longer goes through a file
 
 Job = tuple[Clip, bool, bool]  # the clip, whether its sound is wanted, whether its picture is
 
@@ -39,7 +39,7 @@ class Spooled:
     def pieces(self) -> Iterator[np.ndarray]:
         """The rows, in pieces that are easily held."""
         n_values = math.prod(self.row_shape)
-        n_rows = max(1, MOST_HELD // (n_values * np.dtype(self.dtype).itemsize))
+        n_rows = max(1, MAX_HELD // (n_values * np.dtype(self.dtype).itemsize))
         with self.path.open("rb") as file:
             while len(values := np.fromfile(file, self.dtype, n_rows * n_values)):
                 yield values.reshape(-1, *self.row_shape)
@@ -85,7 +85,7 @@ class Extractor:
     def __call__(self, jobs: Sequence[Job]) -> list[Extracted]:
         """What came of each clip, in the order of the jobs."""
         decoded = [self._decoded(job) for job in jobs]
-        return [self._heard(clip, each) for (clip, _, _), each in zip(jobs, decoded, strict=True)]
+        return [self._add_log_mel(clip, each) for (clip, _, _), each in zip(jobs, decoded, strict=True)]
 
     def _decoded(self, job: Job) -> Extracted:
         clip, wants_audio, wants_video = job
@@ -101,16 +101,16 @@ class Extractor:
                     blocks = clip_sound(path, rate, clip.start_s, clip.stop_s, lasts_s=lasts_s, heard=sound)
                     waveform = self._held(blocks, "waveform")
             except (AvrecogError, MemoryError) as error:
-                problems.append(_said(clip, error))
+                problems.append(_format_problem(clip, error))
         if wants_video and self.video is not None:
             try:
                 pictures = video_frames(media_path(clip.path), self.video, clip.start_s, clip.stop_s)
                 frames = self._held((picture[None] for picture in pictures), "frames")
             except (AvrecogError, MemoryError) as error:
-                problems.append(_said(clip, error))
+                problems.append(_format_problem(clip, error))
         return Extracted(waveform, log_mel, frames, tuple(dict.fromkeys(problems)), sound)
 
-    def _heard(self, clip: Clip, decoded: Extracted) -> Extracted:
+    def _add_log_mel(self, clip: Clip, decoded: Extracted) -> Extracted:
         """With the log-mel of its waveform, where it is made here."""
         waveform = decoded.waveform
         if waveform is None or self.log_mel is None:
@@ -122,7 +122,7 @@ class Extractor:
             else:
                 log_mel = log_mel_rows(self.log_mel, waveform, cpu)
         except (AvrecogError, MemoryError) as error:
-            return replace(decoded, waveform=None, problems=(*decoded.problems, _said(clip, error)))
+            return replace(decoded, waveform=None, problems=(*decoded.problems, _format_problem(clip, error)))
         finally:
             if isinstance(waveform, Spooled):
                 waveform.path.unlink()
@@ -135,7 +135,7 @@ class Extractor:
         for piece in pieces:
             held.append(piece)
             n_bytes += piece.nbytes
-            if n_bytes > MOST_HELD:
+            if n_bytes > MAX_HELD:
                 break
         else:
             return held[0] if len(held) == 1 else np.concatenate(held)
@@ -167,5 +167,5 @@ def work(jobs: Sequence[Job]) -> list[Extracted]:
     return _worker(jobs)
 
 
-def _said(clip: Clip, error: Exception) -> str:
+def _format_problem(clip: Clip, error: Exception) -> str:
     return str(error) or f"{clip.path}: too large for this machine's memory"

@@ -16,7 +16,7 @@ from avrecog.inference.export_cache import Kept, keep_export, read_export
 from avrecog.inference.onnx_network import OnnxNetwork, explained, position
 from avrecog.inference.settings import EngineName
 from avrecog.inference.trained_model import TrainedModel
-from avrecog.models.folding import folded
+from avrecog.models.folding import fold_batch_norms
 from avrecog.models.onnx_export import as_bytes, to_onnx
 from avrecog.runtime.device import lacking_to_compile, on_device
 
@@ -69,7 +69,7 @@ class TorchEngine(Engine):
 
     def start(self, model: TrainedModel, device: torch.device, calibration: Calibration = ()) -> Network:
         """The folded network."""
-        return on_device(folded(model.network, model.example(2, CPU)), device)
+        return on_device(fold_batch_norms(model.network, model.example(2, CPU)), device)
 
 
 class CompiledEngine(TorchEngine):
@@ -138,7 +138,7 @@ def exported(model: TrainedModel) -> Kept:
     kept = read_export("onnx", model.digest) if model.digest else None
     if kept is None:
         example = model.example(2, CPU)
-        onnx_model = to_onnx(folded(model.network, example).cpu(), example)
+        onnx_model = to_onnx(fold_batch_norms(model.network, example).cpu(), example)
         kept = _kept(model, onnx_model, "onnx", model.digest)
     return kept
 

@@ -26,7 +26,7 @@ from avrecog.runtime.state_folder import state_folder
 
 log = logging.getLogger(__name__)
 
-MOST_FILES = 64  # models; the one that was not used for longest makes room
+MAX_FILES = 64  # models; the one that was not used for longest makes room
 LIBRARIES = ("torch", "timm", "onnx", "onnxscript", "onnxruntime")
 SOURCE = Path(avrecog.__file__).parent
 
@@ -151,7 +151,7 @@ def _make_room(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if not file.name.startswith(PARTIAL):
                 used[file] = file.stat().st_mtime
-    for file in sorted(used, key=lambda file: used[file], reverse=True)[MOST_FILES:]:
+    for file in sorted(used, key=lambda file: used[file], reverse=True)[MAX_FILES:]:
         file.unlink(missing_ok=True)
 
 

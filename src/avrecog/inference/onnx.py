@@ -11,7 +11,7 @@ from avrecog.features.log_mel import LogMel
 from avrecog.features.settings import LogMelConfig
 from avrecog.inference.trained_model import TrainedModel
 from avrecog.inputs import LogMelInput
-from avrecog.models.folding import folded
+from avrecog.models.folding import fold_batch_norms
 from avrecog.models.onnx_export import export_onnx
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def of_waveforms(model: TrainedModel) -> "onnx.ModelProto":
             f"sampling: time"
         )
     front_end = model.front_end.audio.logmel
-    network = WaveformNetwork(folded(model.network, model.example(2, torch.device("cpu"))), front_end, view.mel_frames)
+    network = WaveformNetwork(
+        fold_batch_norms(model.network, model.example(2, torch.device("cpu"))), front_end, view.mel_frames
+    )
     n_samples = 3 * view.mel_frames * front_end.hop_length
     waveform = torch.rand(2, n_samples, generator=torch.Generator().manual_seed(0)) - 0.5
     axes = {0: torch.export.Dim("clips"), 1: torch.export.Dim("samples", min=front_end.n_fft)}
@@ -50,7 +52,11 @@ def of_views(model: TrainedModel) -> "onnx.ModelProto":
     names = [each.name for each in model.input.tensors(model.front_end)]
     clips = torch.export.Dim("clips")
     return export_onnx(
-        _Probabilities(folded(model.network, example)), example, names, ["probabilities"], [{0: clips} for _ in example]
+        _Probabilities(fold_batch_norms(model.network, example)),
+        example,
+        names,
+        ["probabilities"],
+        [{0: clips} for _ in example],
     )
 
 

@@ -17,7 +17,7 @@ from avrecog.runtime.device import on_device, pick_device
 
 STEP_S = 0.02  # from one offset to the next
 APART_S = 0.2  # a sound at least so far from the picture counts as another
-MOST_WINDOWS = 64  # of a file, evenly spread
+MAX_WINDOWS = 64  # of a file, evenly spread
 BATCH = 64
 
 
@@ -73,15 +73,15 @@ def synchrony(model: TrainedModel, rows: dict[str, MemoryStore], max_offset_s: f
             f"expected a clip of {window_s + APART_S:.2f} s at least, {APART_S} s more than the network's window, got "
             f"{last_s + window_s:.2f} s"
         )
-    firsts = np.unique(np.linspace(0, int(last_s * fps), min(MOST_WINDOWS, int(last_s * fps) + 1)).astype(np.int64))
+    firsts = np.unique(np.linspace(0, int(last_s * fps), min(MAX_WINDOWS, int(last_s * fps) + 1)).astype(np.int64))
     n_offsets = int(round(max_offset_s / STEP_S))
     offsets_s = np.arange(-n_offsets, n_offsets + 1) * STEP_S
     begins_s = firsts[:, None] / fps + offsets_s  # (W, O) of the sounds
     is_inside = (begins_s > -1e-9) & (begins_s < last_s + 1e-9)
     with torch.inference_mode():
-        sight = torch.cat([network.sight(clips.pictures(part, device)) for part in _parts(firsts)])  # (W, E)
+        sight = torch.cat([network.embed_video(clips.pictures(part, device)) for part in _parts(firsts)])  # (W, E)
         times, which = np.unique(np.round(begins_s[is_inside], 6), return_inverse=True)
-        sound = torch.cat([network.sound(clips.sounds(part, device)) for part in _parts(times)])
+        sound = torch.cat([network.embed_audio(clips.sounds(part, device)) for part in _parts(times)])
     squared = torch.cdist(sight, sound).square().cpu().numpy()
     distances = np.full(begins_s.shape, np.nan)
     distances[is_inside] = squared[np.nonzero(is_inside)[0], which]

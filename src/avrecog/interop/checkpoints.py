@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from avrecog.errors import CheckpointError
-from avrecog.interop.mmaction2_checkpoints import foreign_names, recognise
+from avrecog.interop.mmaction2_checkpoints import external_names, recognise
 from avrecog.interop.pyslowfast import STEM, is_caffe2, read_caffe2, recognise_slowfast
 from avrecog.interop.recognised import Recognised
 from avrecog.models.checkpoint import are_weights, differences, load_plain, n_tensor_bytes, single_precision
@@ -47,7 +47,7 @@ STAND_INS = [
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ImportedModel:
     """A network read from another program's checkpoint."""
 
     recognised: Recognised
@@ -67,7 +67,7 @@ def load_mmaction2(path: Path | str) -> nn.Module:
         CheckpointError: if the file is missing, damaged, holds more than tensors and plain values, or its tensors make
             no network that avrecog knows.
     """
-    return read_foreign(Path(path)).network
+    return read_external_checkpoint(Path(path)).network
 
 
 def load_slowfast(path: Path | str, frames: int | None = None, alpha: int | None = None) -> nn.Module:
@@ -84,13 +84,13 @@ def load_slowfast(path: Path | str, frames: int | None = None, alpha: int | None
     Raises:
         CheckpointError: as `load_mmaction2`, or if the file is of another network.
     """
-    foreign = read_foreign(Path(path), frames, alpha)
+    foreign = read_external_checkpoint(Path(path), frames, alpha)
     if foreign.recognised.origin != "slowfast":
         raise CheckpointError(f"{path}: is no SlowFast but {foreign.recognised.config.describe()}; use load_mmaction2")
     return foreign.network
 
 
-def read_foreign(path: Path, frames: int | None = None, alpha: int | None = None) -> Foreign:
+def read_external_checkpoint(path: Path, frames: int | None = None, alpha: int | None = None) -> ImportedModel:
     """The network in a checkpoint of MMAction2, torchvision, timm or PySlowFast; `frames` and `alpha` of a SlowFast.
 
     Raises:
@@ -108,7 +108,7 @@ def read_foreign(path: Path, frames: int | None = None, alpha: int | None = None
     unused += [key for key in state if key not in given]
     with torch.device("meta"):  # the shapes alone first
         shapes = build_model(config, n_classes)
-    names = foreign_names(shapes, origin)
+    names = external_names(shapes, origin)
     own = {names[key]: value for key, value in shapes.state_dict().items() if key in names}
     for key in own.keys() - given.keys():
         if key.endswith(".num_batches_tracked"):  # torch before 0.4.1 did not count them, Caffe2 neither
@@ -127,7 +127,7 @@ def read_foreign(path: Path, frames: int | None = None, alpha: int | None = None
     meta = content.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
     epoch = meta.get("epoch")
-    return Foreign(
+    return ImportedModel(
         recognised, network.eval(), _named_classes(meta, n_classes), epoch if type(epoch) is int else 0, unused
     )
 

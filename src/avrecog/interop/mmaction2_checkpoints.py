@@ -97,7 +97,7 @@ def _on_log_mel(origin: str, config: AudioModelConfig, n_classes: int) -> Recogn
     return Recognised(origin, "audio", config, n_classes, front_end, note, in_mmaction2)
 
 
-def foreign_names(network: nn.Module, origin: str) -> dict[str, str]:
+def external_names(network: nn.Module, origin: str) -> dict[str, str]:
     """Our name of each tensor -> its name there, in their order; the standardisation, which is ours alone, has none."""
     names = {}
     patterns = RESNET_AUDIO_NAMES if type(network) is resnet_audio.ResNetAudio else RESNET_NAMES
@@ -125,7 +125,7 @@ def write_mmaction2(model: TrainedModel, source: Path, target: Path) -> str:
     Raises:
         CheckpointError: if MMAction2 has no such network.
     """
-    names, weights = foreign_names(model.network, "mmaction2"), model.network.state_dict()
+    names, weights = external_names(model.network, "mmaction2"), model.network.state_dict()
     theirs = {name: weights[key] for key, name in names.items()}
     described = model.config.describe()
     if not _is_in_mmaction2(model, theirs, source):
@@ -150,7 +150,7 @@ def _is_in_mmaction2(model: TrainedModel, theirs: Mapping[str, Tensor], source: 
         return False
     with torch.device("meta"):
         network = recognised.config.build(recognised.n_classes)
-    shapes = {name: network.state_dict()[key] for key, name in foreign_names(network, "mmaction2").items()}
+    shapes = {name: network.state_dict()[key] for key, name in external_names(network, "mmaction2").items()}
     same_views = model.input.modalities == recognised.config.input().modalities
     return recognised.in_mmaction2 and same_views and not differences(shapes, theirs)
 

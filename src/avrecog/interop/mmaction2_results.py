@@ -25,8 +25,8 @@ from avrecog.scores.table import Kind, Split
 
 PICKLES, YAMLS = (".pkl", ".pickle"), (".yaml", ".yml")
 ENDINGS = (*PICKLES, ".json", *YAMLS)
-MOST_BYTES = 2**30  # of a file
-MOST_YAML_BYTES = 5_000_000  # 25 s to read
+MAX_BYTES = 2**30  # of a file
+MAX_YAML_BYTES = 5_000_000  # 25 s to read
 NAMES = ("filename", "audio_path", "frame_dir", "video_id", "img_key")  # keys of a 1.x row that may name its clip
 TOO_DEEP = re.compile(r"(?:[\[{]\s*){100}")
 MEDIA_ENDING = re.compile(r"\.\w{2,4}$")
@@ -50,7 +50,7 @@ class Datalist:
 
 
 @dataclass(frozen=True)
-class Told:
+class ResultFileOptions:
     """What a person says about a result file, which doesn't say it itself."""
 
     datalist: Path | None = None  # whose clips the rows are, in order; a 1.x file can do without
@@ -59,7 +59,7 @@ class Told:
     split: Split | None = None  # None: test, which nothing may be tuned on
 
 
-def is_foreign(path: Path) -> bool:
+def is_result_file(path: Path) -> bool:
     """Whether a file's ending is one of MMAction2's result files."""
     return path.suffix.lower() in ENDINGS
 
@@ -73,7 +73,7 @@ def read_results(path: Path) -> Results:
     """
     rows = _read(path)
     if not isinstance(rows, list) or not rows:
-        raise ScoreError(f"{path}: expected a list with a row for each clip, got {_said(rows)}")
+        raise ScoreError(f"{path}: expected a list with a row for each clip, got {_kind_name(rows)}")
     if isinstance(rows[0], dict):
         return _of_dicts(path, rows)
     return Results(_matrix(path, rows), None, None)
@@ -136,7 +136,7 @@ def _read(path: Path) -> Any:
     ending = path.suffix.lower()
     if ending in PICKLES:
         return read_pickle(path)
-    text = "\n".join(_lines(path, "result file", MOST_YAML_BYTES if ending in YAMLS else MOST_BYTES))
+    text = "\n".join(_lines(path, "result file", MAX_YAML_BYTES if ending in YAMLS else MAX_BYTES))
     try:
         if ending not in YAMLS:
             return json.loads(text)
@@ -149,7 +149,7 @@ def _read(path: Path) -> Any:
         raise ScoreError(f"{path}: not valid {'YAML' if ending in YAMLS else 'JSON'}: {error}") from None
 
 
-def _lines(path: Path, what: str, most_bytes: int = MOST_BYTES) -> list[str]:
+def _lines(path: Path, what: str, most_bytes: int = MAX_BYTES) -> list[str]:
     """The lines of a text file.
 
     Raises:
@@ -174,14 +174,14 @@ def _matrix(path: Path, rows: Sequence[Any]) -> np.ndarray:
     """
     first = _vector(rows[0])
     if first is None:
-        raise ScoreError(f"{path}: expected a row of scores for each clip, got {_said(rows[0])} in row 0")
+        raise ScoreError(f"{path}: expected a row of scores for each clip, got {_kind_name(rows[0])} in row 0")
     if len(first) * len(rows) > max(path.stat().st_size, 2**20):  # a number takes a byte or more
         raise ScoreError(f"{path}: holds references that unfold to {len(rows):,} x {len(first):,} numbers; not read")
     vectors = []
     for index, row in enumerate(rows):
         vector = _vector(row)
         if vector is None or len(vector) != len(first):
-            what = _said(row) if vector is None else f"{len(vector)}"
+            what = _kind_name(row) if vector is None else f"{len(vector)}"
             raise ScoreError(f"{path}: expected {len(first)} scores, as in row 0, got {what} in row {index}")
         if not np.isfinite(vector).all():
             raise ScoreError(f"{path}: expected finite numbers, got NaN or infinity in row {index}")
@@ -211,7 +211,7 @@ def _of_dicts(path: Path, rows: list[Any]) -> Results:
     """
     for index, row in enumerate(rows):
         if not isinstance(row, dict) or "pred_score" not in row:
-            keys = f"keys {', '.join(map(str, row))[:80] or 'none'}" if isinstance(row, dict) else _said(row)
+            keys = f"keys {', '.join(map(str, row))[:80] or 'none'}" if isinstance(row, dict) else _kind_name(row)
             raise ScoreError(f"{path}: expected a dict with pred_score in row {index}, got {keys}")
     scores = _matrix(path, [row["pred_score"] for row in rows])
     n_classes = scores.shape[1]
@@ -232,7 +232,7 @@ def _label(path: Path, index: int, value: Any, n_classes: int) -> int:
     value = value[0] if isinstance(value, list) and len(value) == 1 else value
     values = np.array(value) if type(value) is int else value
     if not isinstance(values, np.ndarray | np.integer) or values.dtype.kind not in "iu" or values.size != 1:
-        what = "several" if isinstance(values, np.ndarray) and values.size > 1 else _said(value)
+        what = "several" if isinstance(values, np.ndarray) and values.size > 1 else _kind_name(value)
         raise ScoreError(f"{path}: expected one label (gt_label) in row {index}, got {what}")
     label = int(values.reshape(-1)[0])
     if not 0 <= label < n_classes:
@@ -244,7 +244,7 @@ def _without_ending(name: str) -> str:
     return MEDIA_ENDING.sub("", name) or name
 
 
-def _said(value: Any) -> str:
+def _kind_name(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array {value.shape} of {value.dtype}"
     if isinstance(value, list | tuple | dict) and not value:

@@ -9,9 +9,9 @@ import numpy as np
 
 from avrecog.errors import PickleError
 
-MOST_TIMES = 16  # the size of a file, for what is made from it; real files need up to 8
+MAX_TIMES = 16  # the size of a file, for what is made from it; real files need up to 8
 OBJECT_BYTES = 64  # of an empty list, tuple or dict
-MOST_AXES = 8
+MAX_AXES = 8
 DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 
 
@@ -29,7 +29,7 @@ class Budget:
         """
         self.n_bytes -= n_bytes
         if self.n_bytes < 0:
-            raise PickleError(f"unfolds to more than {MOST_TIMES} times its size, so it isn't read")
+            raise PickleError(f"unfolds to more than {MAX_TIMES} times its size, so it isn't read")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def expect(fits: bool, what: str) -> None:
 
 
 def _are_sizes(values: Any) -> bool:
-    return isinstance(values, tuple) and len(values) <= MOST_AXES and all(_is_size(value) for value in values)
+    return isinstance(values, tuple) and len(values) <= MAX_AXES and all(_is_size(value) for value in values)
 
 
 def _is_size(value: Any) -> bool:

@@ -90,7 +90,7 @@ def recognise_slowfast(
     kernel = _shape(state, f"s{number}_fuse.conv_f2s.weight", 5, path)[2]
     kernels = [_shape(state, f"s4.pathway0_res{block}.branch2.a.weight", 5, path)[2] for block in range(n_blocks[2])]
     long_res4 = sum(kernel > 1 for kernel in kernels)
-    told_frames, told_alpha = _told(content)
+    told_frames, told_alpha = _stated_frames(content)
     guess = _guessed(depths[0], kernel)
     parts: dict[str, Any] = {
         "depth": depths[0],
@@ -149,7 +149,7 @@ def _guessed(depth: int, lateral_kernel: int) -> tuple[int, int]:
     return (64, 4) if depth == 101 else (32, 8)
 
 
-def _told(content: Mapping[str, Any]) -> tuple[int | None, int | None]:
+def _stated_frames(content: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Frames and alpha in the settings that PySlowFast writes into a checkpoint, where they are there."""
     text = content.get("cfg")
     found = []

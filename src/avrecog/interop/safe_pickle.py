@@ -19,7 +19,7 @@ import numpy as np
 
 from avrecog.errors import PickleError
 from avrecog.interop.pickle_values import (
-    MOST_TIMES,
+    MAX_TIMES,
     OBJECT_BYTES,
     Budget,
     Dtype,
@@ -39,7 +39,7 @@ from avrecog.interop.pickle_values import (
     set_byte_order,
 )
 
-MOST_BYTES = 2**30  # of a file
+MAX_BYTES = 2**30  # of a file
 
 STORAGES = {
     f"torch {name}Storage": np.dtype(dtype)
@@ -79,8 +79,8 @@ def read_pickle(path: Path) -> Any:
     """
     try:
         n_bytes = path.stat().st_size
-        if n_bytes > MOST_BYTES:
-            raise PickleError(f"{path}: expected at most {MOST_BYTES:,} bytes, got {n_bytes:,}")
+        if n_bytes > MAX_BYTES:
+            raise PickleError(f"{path}: expected at most {MAX_BYTES:,} bytes, got {n_bytes:,}")
         content = path.read_bytes()
     except OSError as error:
         raise PickleError(f"{path}: can't be read ({error.strerror})") from None
@@ -96,7 +96,7 @@ def loads(content: bytes) -> Any:
     Raises:
         PickleError: if it is damaged or asks for anything else.
     """
-    budget = Budget(MOST_TIMES * len(content) + 2**16)
+    budget = Budget(MAX_TIMES * len(content) + 2**16)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of pickletools, over a backslash in a name
         return _Machine(io.BytesIO(content), len(content), budget, CALLS).run()

@@ -11,9 +11,9 @@ from avrecog.errors import ConfigError, ScoreError
 from avrecog.interop.mmaction2_results import (
     ENDINGS,
     PICKLES,
-    Told,
+    ResultFileOptions,
     _lines,
-    is_foreign,
+    is_result_file,
     labels_of,
     read_datalist,
     read_results,
@@ -25,7 +25,7 @@ from avrecog.scores.table import SUM_TOLERANCE, Kind, ScoreTable
 Form = Literal["0.x", "1.x"]
 
 
-def read_foreign(path: Path, told: Told, model: str | None = None) -> tuple[ScoreTable, str]:
+def read_result_file(path: Path, told: ResultFileOptions, model: str | None = None) -> tuple[ScoreTable, str]:
     """A result file as a score table, and a line that says what was read and what was concluded.
 
     The model has the file's name where none is given. Rows that are stated to be probabilities and have no number below
@@ -86,7 +86,7 @@ def _scaled(scores: np.ndarray) -> tuple[np.ndarray, str]:
     return scores / sums[:, None], f"; rows summed to {sums.min():.3g} to {sums.max():.3g}, scaled to 1"
 
 
-def write_foreign(path: Path, table: ScoreTable, form: Form = "0.x") -> None:
+def write_result_file(path: Path, table: ScoreTable, form: Form = "0.x") -> None:
     """Write a table's scores as MMAction2 would have, by the file's ending.
 
     The 0.x pickle is a list of float32 vectors in protocol 2 and names NumPy's old module, which NumPy 1 and 2 both
@@ -110,7 +110,9 @@ def write_foreign(path: Path, table: ScoreTable, form: Form = "0.x") -> None:
         temporary.write_bytes(content)
 
 
-def convert_scores(source: Path, target: Path, told: Told, model: str | None = None, form: Form | None = None) -> str:
+def convert_scores(
+    source: Path, target: Path, told: ResultFileOptions, model: str | None = None, form: Form | None = None
+) -> str:
     """Write MMAction2's result file as a score file (.npz), or a score file as MMAction2's; what was done, in words.
 
     Args:
@@ -124,23 +126,23 @@ def convert_scores(source: Path, target: Path, told: Told, model: str | None = N
         ConfigError: if the endings are neither ours nor theirs, or an option says what the file itself does.
     """
     for path in (source, target):
-        if path.suffix != ".npz" and not is_foreign(path):
+        if path.suffix != ".npz" and not is_result_file(path):
             raise ConfigError(f"{path}: expected .npz, {', '.join(ENDINGS)}, or a checkpoint; got {path.suffix!r}")
     if source.suffix == ".npz":
-        if told != Told() or model is not None:
+        if told != ResultFileOptions() or model is not None:
             raise ConfigError(
                 f"{source}: says its clips, classes, kind, split and model itself; drop the options that say them"
             )
         table = read_scores(source)
         said = f"{source}: {len(table.labels):,} clips, {len(table.classes):,} classes, {table.kind}"
     else:
-        table, said = read_foreign(source, told, model)
+        table, said = read_result_file(source, told, model)
     if target.suffix == ".npz":
         if form is not None:
             raise ConfigError(f"{target}: --form is of MMAction2's files, and this ending is ours; drop it")
         write_scores(target, table)
         return f"{said} -> {target} (model {table.model}, split {table.split})"
-    write_foreign(target, table, form or "0.x")
+    write_result_file(target, table, form or "0.x")
     lost = "" if form == "1.x" else ", which holds no clips and labels: keep their list"
     return f"{said} -> {target} (MMAction2 {form or '0.x'}{lost})"
 

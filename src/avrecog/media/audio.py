@@ -19,13 +19,13 @@ import soxr
 
 from avrecog.errors import MediaError
 from avrecog.media.joined import starts_anew
-from avrecog.media.opening import MOST_BYTES
+from avrecog.media.opening import MAX_BYTES
 from avrecog.media.seeking import Reading, frames_from
 from avrecog.media.wav import wav_size_is_right
 
 BLOCK = 2**15  # samples that are mixed and resampled together; in larger blocks fresh memory costs more than it saves
 RUN_UP_S = 0.5  # decoded before a clip begins
-LEAST_RUN_UP_S = 0.25  # where seeking leads to a later place, it is tried again further back
+MIN_RUN_UP_S = 0.25  # where seeking leads to a later place, it is tried again further back
 RUN_OUT_S = 0.1  # and after it ends, for the resampler's filter
 GAP_S = 0.05  # time stamps that are off by more than this are right, and sound is missing or doubled; below it's jitter
 CANCELLED = 1e-4  # of the channels' energy is left in their mean: -40 dB
@@ -90,7 +90,7 @@ def audio_blocks(
     with reader(path, sample_rate, start_s, stop_s, heard) as (blocks, first_s):
         begin = max(0, round((start_s - first_s) * sample_rate))
         end = None if stop_s is None else max(0, round((stop_s - first_s) * sample_rate))
-        silence = np.zeros(min(max(0, round((first_s - start_s) * sample_rate)), MOST_BYTES // 4), np.float32)
+        silence = np.zeros(min(max(0, round((first_s - start_s) * sample_rate)), MAX_BYTES // 4), np.float32)
         position = 0
         for block in _resampled(blocks, sample_rate):
             part = block[max(0, begin - position) : None if end is None else max(0, end - position)]
@@ -102,8 +102,8 @@ def audio_blocks(
             if not np.isfinite(part).all():
                 raise MediaError(f"{path}: the sound holds values that are not finite (NaN or infinity)")
             n_given += len(part)
-            if 4 * n_given > MOST_BYTES:
-                hours = MOST_BYTES / 4 / sample_rate / 3600
+            if 4 * n_given > MAX_BYTES:
+                hours = MAX_BYTES / 4 / sample_rate / 3600
                 raise MediaError(f"{path}: more than {hours:.0f} h of sound in one clip; cut it with start and end")
             yield part
     span = (start_s, math.inf if stop_s is None else stop_s)
@@ -206,7 +206,7 @@ def _ffmpeg(
     """
     options = {"ignore_length": "1"} if ignores_length else None
     end_s = math.inf if stop_s is None else stop_s + RUN_OUT_S
-    with frames_from(path, "audio", start_s, start_s - LEAST_RUN_UP_S, options) as reading:
+    with frames_from(path, "audio", start_s, start_s - MIN_RUN_UP_S, options) as reading:
         if reading is None or reading.begin_s >= end_s:
             yield iter(()), 0.0
             return

@@ -7,7 +7,7 @@ import numpy as np
 
 from avrecog.media.audio import Heard, audio_blocks
 from avrecog.media.container import Probe
-from avrecog.media.padding import MOST_PADDING_S, without_padding
+from avrecog.media.padding import MAX_PADDING_S, without_padding
 
 
 def clip_sound(
@@ -34,7 +34,7 @@ def clip_sound(
     """
     blocks = audio_blocks(path, sample_rate, start_s, stop_s, heard)
     if stop_s is None and lasts_s is not None:
-        blocks = without_padding(blocks, round(lasts_s * sample_rate), round(MOST_PADDING_S * sample_rate))
+        blocks = without_padding(blocks, round(lasts_s * sample_rate), round(MAX_PADDING_S * sample_rate))
     yield from blocks
 
 
@@ -53,14 +53,14 @@ def whole_sound(path: Path, sample_rate: int, found: Probe) -> tuple[np.ndarray,
 def _remarks(heard: Heard) -> list[str]:
     found = []
     if heard.gaps:
-        found.append(f"sound is missing, silence stands there: {_said(heard.gaps)}")
+        found.append(f"sound is missing, silence stands there: {_format_spans(heard.gaps)}")
     if heard.overlaps:
-        found.append(f"sound is doubled, once is heard: {_said(heard.overlaps)}")
+        found.append(f"sound is doubled, once is heard: {_format_spans(heard.overlaps)}")
     if heard.cancels:
         found.append("its channels are in opposite phase and cancel each other out")
     return found
 
 
-def _said(stretches: Sequence[tuple[float, float]], most: int = 3) -> str:
+def _format_spans(stretches: Sequence[tuple[float, float]], most: int = 3) -> str:
     said = [f"{begin:.2f} to {end:.2f} s" for begin, end in stretches[:most]]
     return ", ".join(said) + (f" and {len(stretches) - most} more" if len(stretches) > most else "")

@@ -13,7 +13,7 @@ from avrecog.media import mmaction2_features
 from avrecog.media.decoder import Decoder
 from avrecog.media.kinds import MAY_STAND_STILL, claims_to_be_media, is_named_as_media
 from avrecog.media.lengths import length
-from avrecog.media.opening import open_media, said
+from avrecog.media.opening import format_error, open_media
 from avrecog.media.tracks import NO_DECODER, taken_tracks
 
 
@@ -69,10 +69,10 @@ def _probe(path: Path) -> Probe:
         name = container.format.name
         problems = _undecodable(path, container, [each for each in (audio, video) if each is not None])
         if audio is not None and audio.index in problems:
-            notes.append(f"sound: no decoder for it ({said(problems[audio.index])})")
+            notes.append(f"sound: no decoder for it ({format_error(problems[audio.index])})")
             audio = None
         if video is not None and video.index in problems:
-            notes.append(f"picture: no decoder for it ({said(problems[video.index])})")
+            notes.append(f"picture: no decoder for it ({format_error(problems[video.index])})")
             video = None
         if audio is None and video is None:
             raise MediaError(f"{path}: {'; '.join(['no sound and no moving picture', *notes])}")

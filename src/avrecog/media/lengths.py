@@ -19,7 +19,7 @@ _STATED = frozenset({
     *("mp3", "mpc", "mpc8", "mxf", "nut", "ogg", "rm", "tak", "tta", "w64", "wav", "wv"),
 })  # fmt: skip
 _APART = frozenset({"asf", "avi", "flac", "flv", "matroska,webm"})  # a header says it, apart from what an index lists
-MOST_BEYOND_S = 0.5  # the last packets may end after the stated end; what ends later still belies the header
+MAX_BEYOND_S = 0.5  # the last packets may end after the stated end; what ends later still belies the header
 
 
 def length(path: Path, container: av.container.InputContainer, tracks: Tracks) -> tuple[float, bool]:
@@ -50,7 +50,7 @@ def length(path: Path, container: av.container.InputContainer, tracks: Tracks) -
     if name == "flac" and end_s > 0 and abs(end_s - seconds) > 0.01:
         return end_s, True
     is_cut_off = name == "avi" and _avi_claims_more(path)  # then FFmpeg takes a share of what the header says
-    if is_cut_off or end_s > seconds + MOST_BEYOND_S:
+    if is_cut_off or end_s > seconds + MAX_BEYOND_S:
         return stamps(path).end_s or seconds, True
     return seconds, False
 

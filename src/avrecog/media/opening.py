@@ -16,8 +16,8 @@ av.logging.set_level(av.logging.FATAL)  # FFmpeg's warnings go to stderr otherwi
 
 # All that FFmpeg reads but playlists, so that it opens none of the files that one names
 _FORMATS = ",".join(sorted(av.formats_available - PLAYLISTS))
-MOST_BYTES = 4 * 2**30  # of a decoded clip, which is held in memory
-MOST_PIXELS = 2**26  # of a frame: 8192 x 8192; decoding takes four times as many bytes and more
+MAX_BYTES = 4 * 2**30  # of a decoded clip, which is held in memory
+MAX_PIXELS = 2**26  # of a frame: 8192 x 8192; decoding takes four times as many bytes and more
 
 
 @contextlib.contextmanager
@@ -41,18 +41,18 @@ def open_media(path: Path, options: Mapping[str, str] | None = None) -> Iterator
         with av.open(f"file:{path}", metadata_errors="replace", options=all_options) as container:
             _refuse_what_is_no_media(path, container)
             for stream in container.streams.video:
-                if stream.codec_context is not None and stream.width * stream.height > MOST_PIXELS:
+                if stream.codec_context is not None and stream.width * stream.height > MAX_PIXELS:
                     raise MediaError(
-                        f"{path}: frames of {stream.width} x {stream.height}, expected at most {MOST_PIXELS:,} pixels"
+                        f"{path}: frames of {stream.width} x {stream.height}, expected at most {MAX_PIXELS:,} pixels"
                     )
             yield container
     except FileNotFoundError:
         raise MediaError(f"{path}: no such file; correct the path, or drop the row of the annotation") from None
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(f"{path}: can't be decoded ({said(error)})") from None
+        raise MediaError(f"{path}: can't be decoded ({format_error(error)})") from None
 
 
-def said(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """What FFmpeg says is wrong."""
     return getattr(error, "strerror", None) or str(error)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-MOST_PADDING_S = 0.2  # packets hold up to 2048 samples, of 11 kHz and more
+MAX_PADDING_S = 0.2  # packets hold up to 2048 samples, of 11 kHz and more
 
 
 def without_padding(blocks: Iterable[np.ndarray], n_samples: int, most: int) -> Iterator[np.ndarray]:

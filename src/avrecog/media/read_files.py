@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 TICK_NS = 2 * 10**9  # the coarsest clock of a file system (FAT): within it a file may change and keep its time
 ROWS_AT_ONCE = 1000  # written together, so that a kill costs no more than these
 PATHS_AT_ONCE = 500  # asked for together; SQLite takes 999 values at least
-MOST_WAITING = 256  # files handed to the threads at a time
-MOST = 2**31  # of seconds, hertz, pictures a second
+MAX_WAITING = 256  # files handed to the threads at a time
+MAX_NUMBER = 2**31  # of seconds, hertz, pictures a second
 WAIT_S = 60.0  # for other processes that are writing
 
 _PROBE = TypeAdapter(Probe)
@@ -119,7 +119,7 @@ def _side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> Iter
     try:
         for item in items:
             waiting.append((item, pool.submit(work, item)))
-            if len(waiting) == MOST_WAITING:
+            if len(waiting) == MAX_WAITING:
                 first, future = waiting.popleft()
                 yield first, future.result()
         while waiting:
@@ -205,7 +205,7 @@ def _known(digest: object, prober: object, told: object) -> _Known | None:
 def _can_be(probe: Probe) -> bool:
     """Whether a file may hold that: something, of a length and at rates that are numbers."""
     numbers = (probe.duration_s, probe.sample_rate, probe.fps)
-    return all(0 <= number < MOST for number in numbers) and (probe.has_audio or probe.has_video)
+    return all(0 <= number < MAX_NUMBER for number in numbers) and (probe.has_audio or probe.has_video)
 
 
 class _Record:

@@ -28,7 +28,7 @@ from avrecog.media.tracks import Tracks, taken_tracks, track_start_s
 BACK_S = (0.5, 2.0, 8.0, 32.0, 128.0, 512.0)  # before what is wanted, one after another
 JITTER_S = 0.05
 SOUNDS_TO_TELL = 8  # whose time stamps tell where the first one stands
-MOST_UNTIMED = 100  # sounds without a time stamp before the first one with it
+MAX_UNTIMED = 100  # sounds without a time stamp before the first one with it
 NEED_ALL = frozenset({"libspeex", "speex"})  # decoders that go astray unless they begin at the beginning
 
 Kind = Literal["audio", "video"]
@@ -189,7 +189,7 @@ def _run_up(decoded: Decoded, needed_s: float | None, tick_s: float) -> list[av.
             if is_early and run_up and _is_another_kind(sound, run_up[-1]):
                 run_up.clear()  # what a decoder made of a sound that the seek has cut in two
             run_up.append(sound)
-        is_told = len(run_up) >= MOST_UNTIMED or (len(run_up) >= SOUNDS_TO_TELL and run_up[-1].pts is not None)
+        is_told = len(run_up) >= MAX_UNTIMED or (len(run_up) >= SOUNDS_TO_TELL and run_up[-1].pts is not None)
         if is_told and not is_early:
             break
     return run_up

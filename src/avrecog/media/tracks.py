@@ -9,7 +9,7 @@ import av.container
 import av.stream
 
 from avrecog.media.decoder import Decoder
-from avrecog.media.opening import open_media, said
+from avrecog.media.opening import format_error, open_media
 
 # A track that this build of FFmpeg has no decoder for, or none for this form of it; unlike one that is damaged
 NO_DECODER = (
@@ -76,7 +76,7 @@ def _taken(
         error = _failure(path, kind, number)
         if error is None:
             return number, notes
-        notes.append(f"{_name(kind, number)}: can't be decoded ({said(error)})")
+        notes.append(f"{_name(kind, number)}: can't be decoded ({format_error(error)})")
         if damaged is None and not isinstance(error, NO_DECODER):
             damaged = number
     return damaged, notes  # decoding it says what is wrong

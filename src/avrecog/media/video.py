@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from avrecog.errors import MediaError
-from avrecog.media.opening import MOST_BYTES, MOST_PIXELS
+from avrecog.media.opening import MAX_BYTES, MAX_PIXELS
 from avrecog.media.seeking import Reading, frames_from
 
 
@@ -85,7 +85,7 @@ def video_frames(
     Raises:
         MediaError: as there, when it comes to it.
     """
-    n_frames, most = 0, MOST_BYTES // (frame_format.height * frame_format.width * 3)
+    n_frames, most = 0, MAX_BYTES // (frame_format.height * frame_format.width * 3)
     fps = frame_format.fps
     if stop_s is not None and stop_s > start_s:
         fps = max(fps, 1 / (stop_s - start_s))  # a span shorter than a tick has its tick in its middle
@@ -130,8 +130,8 @@ def _fit(frame: av.VideoFrame, frame_format: FrameFormat, path: Path) -> np.ndar
     Raises:
         MediaError: if the crop lies outside the picture, or that is too large.
     """
-    if frame.width * frame.height > MOST_PIXELS:  # more than the header said
-        raise MediaError(f"{path}: a frame of {frame.width} x {frame.height}, expected at most {MOST_PIXELS:,} pixels")
+    if frame.width * frame.height > MAX_PIXELS:  # more than the header said
+        raise MediaError(f"{path}: a frame of {frame.width} x {frame.height}, expected at most {MAX_PIXELS:,} pixels")
     quarter_turns = round(-frame.rotation / 90) % 4
     height, width = frame_format.height, frame_format.width
     if frame_format.crop is None and not quarter_turns:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from avrecog.errors import ConfigError
 from avrecog.models.base import with_width
-from avrecog.models.input_norm import Standardise
+from avrecog.models.input_norm import InputNorm
 
 
 class BasicBlock(nn.Module):
@@ -120,7 +120,7 @@ class AudioResNet(nn.Module):
         """
         super().__init__()
         block, n_blocks = DEPTHS[depth]
-        self.standardise = Standardise([0.0], [1.0])
+        self.standardise = InputNorm([0.0], [1.0])
         self.conv1 = nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)

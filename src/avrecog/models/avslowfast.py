@@ -1,4 +1,32 @@
-"""AVSlowFast."""
+"""AVSlowFast: SlowFast with an audio pathway fused into it.
+
+Xiao et al., "Audiovisual SlowFast Networks for Video Recognition", 2020. AVSlowFast 4 x 16 with ResNet-50, on 32 frames
+of 224 x 224 and 128 x 80 log-mel; kernels are time x height x width, or time x mel; sizes after each stage are frames x
+height x width, or mel frames x mel bands:
+
+| stage | Slow | Fast | Audio |
+| --- | --- | --- | --- |
+| input | 4 of the frames, 3 x 224^2 | 32 x 224^2 | 128 x 80 |
+| stem | 1 x 7^2, 64, pooled: 4 x 56^2 | 5 x 7^2, 8, pooled: 32 x 56^2 | 9 x 1 plus 1 x 9, 32: 128 x 80 |
+| res2, 3 blocks | 1, 1 x 3^2, 1; 256: 4 x 56^2 | 3, 1 x 3^2, 1; 32: 32 x 56^2 | 3 x 1 beside 1 x 3, 1; 128: 128 x 80 |
+| res3, 4 blocks | 512: 4 x 28^2 | 64: 32 x 28^2 | 256: 64 x 40 |
+| res4, 6 blocks | 3, 1 x 3^2, 1; 1024: 4 x 14^2 | 128: 32 x 14^2 | 1 x 1, 3 x 3, 1 x 1; 512: 32 x 20 |
+| res5, 3 blocks | 2048: 4 x 7^2 | 256: 32 x 7^2 | 1024: 16 x 10 |
+
+Slow and Fast are those of `slowfast.py`. After res3 and res4 the audio, averaged over its bands, goes through two
+convolutions along time and is added to Slow at every place of the picture. The classifier stands on the means of all
+pathways.
+
+What differs from the paper's code (facebookresearch/SlowFast, pull request 219), and why:
+- Fast to Slow at all four places, as SlowFast has it, so that its weights load; the pull request's settings have res3
+  and res4 only (`lateral_after`).
+- DropPathway may choose for each clip (`per_clip`), and may silence the classifier's audio too (`scope`).
+- Where the loss compares clips, positives and misaligned sounds stay with their own clips; the pull request mixes them
+  up in batches of more than one.
+Left out, since no reference numbers exist: audio into Fast and then into Slow, and the audiovisual non-local block.
+
+B batch, C channels, T frames, H W height and width, S mel frames, M mel bands, D features, K classes, E embedding.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +41,7 @@ from avrecog.config import Count, Flag, Fraction, NonNegativeNumber, WholeNumber
 from avrecog.errors import ConfigError
 from avrecog.inputs import AudioVisualInput, MisalignedSounds
 from avrecog.models.audio_resnet import Bottleneck
-from avrecog.models.input_norm import Standardise
+from avrecog.models.input_norm import InputNorm
 from avrecog.models.slowfast import (
     DEPTHS,
     FAST_RATIO,
@@ -239,7 +267,7 @@ class AudioVisualPathways(nn.Module):
             long_res4=long_res4,
         )
         self.audio_width = width // AUDIO_RATIO
-        self.standardise = Standardise([0.0], [1.0])
+        self.standardise = InputNorm([0.0], [1.0])
         audio: dict[str, nn.Module] = {"stem": AudioStem(self.audio_width)}
         in_channels = self.audio_width
         for i, (stage, n_blocks) in enumerate(zip(STAGES, DEPTHS[depth], strict=True)):
@@ -353,15 +381,15 @@ class AVSlowFast(AudioVisualPathways):
             raise ConfigError("synchronise: expected true for a model that compares sound and picture, got false")
         n_clips, visual = frames.shape[0], self.visual
         seen, sounding = (None, None) if present is None else (present[:, :1], present[:, 1:])  # (B, 1)
-        heard = self._coins(n_clips, frames)  # (B, 1)
+        audio_mask = self._drop_pathway_mask(n_clips, frames)  # (B, 1)
         if sounding is not None:
-            heard = heard * sounding
+            audio_mask = audio_mask * sounding
         both = log_mel if misaligned is None else torch.cat([log_mel, misaligned])
         audio = self.audio["stem"](self.standardise(both))
         slow, fast = visual.stem(frames)
         slow = visual.join("stem", slow, fast)
         levels = []
-        fair = torch.ones_like(heard)
+        fair = torch.ones_like(audio_mask)
         for stage in STAGES:
             slow, fast = visual.stage(stage, slow, fast)
             audio = self.audio[stage](audio)
@@ -371,8 +399,8 @@ class AVSlowFast(AudioVisualPathways):
                 if misaligned is not None:
                     levels.append(self._compare(stage, slow, term, fair))
                     term = term[:n_clips]
-                slow = slow + (heard[:, :, None] * term)[:, :, :, None, None]
-                fair = 1 - heard
+                slow = slow + (audio_mask[:, :, None] * term)[:, :, :, None, None]
+                fair = 1 - audio_mask
         if misaligned is not None:
             joined = self.sync_fast_to_slow(slow, fast)
             levels.append(self._compare("res5", joined, self.sync_audio_to_visual(audio), fair))
@@ -382,13 +410,13 @@ class AVSlowFast(AudioVisualPathways):
         if seen is not None:
             sight = seen * sight
         if self.scope == "pathway":
-            sound = heard * sound
+            sound = audio_mask * sound
         elif sounding is not None:
             sound = sounding * sound
         features = torch.cat([sight, sound], dim=1)  # (B, D)
         return self.fc(self.dropout(features)), levels
 
-    def _coins(self, n_clips: int, like: Tensor) -> Tensor:
+    def _drop_pathway_mask(self, n_clips: int, like: Tensor) -> Tensor:
         """(B, 1) 1 where the picture hears the sound, 0 where DropPathway takes it away; all 1 outside training."""
         if not (self.training and self.drop_pathway):
             return like.new_ones(n_clips, 1)

@@ -1,4 +1,7 @@
-"""AVSync."""
+"""AVSync: AVSlowFast's pathways, which learn without labels which sound is a picture's own.
+
+B batch, T frames, H W height and width, S mel frames, M mel bands, L levels, E embedding.
+"""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -12,7 +15,7 @@ from avrecog.inputs import SyncPairInput
 from avrecog.models.avslowfast import FUSED, AudioVisualConfig, AudioVisualPathways
 from avrecog.models.slowfast import STAGES, initialise
 
-SHARPNESS = 10.0  # of AVSync's logits, whose squared distances differ by 1 at most
+LOGIT_SCALE = 10.0  # of AVSync's logits, whose squared distances differ by 1 at most
 
 
 @section
@@ -61,7 +64,7 @@ class AVSync(AudioVisualPathways):
         initialise(self)
 
     def forward(self, frames: Tensor, first: Tensor, second: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits: `SHARPNESS` times how much nearer the sound is.
+        """Logits: `LOGIT_SCALE` times how much nearer the sound is.
 
         In training the first sound has to be the own one, and a loss comes beside the logits: at each level each
         picture has to find its own sound among all sounds of the batch, the other clips' and the misaligned ones.
@@ -74,16 +77,16 @@ class AVSync(AudioVisualPathways):
             return logits
         own = torch.arange(len(frames), device=frames.device)
         losses = [
-            functional.cross_entropy(-SHARPNESS * _squared_distances(sight, sound), own)
+            functional.cross_entropy(-LOGIT_SCALE * _squared_distances(sight, sound), own)
             for sight, sound in zip(sights, sounds, strict=True)
         ]
         return logits, torch.stack(losses).sum()
 
-    def sight(self, frames: Tensor) -> Tensor:
+    def embed_video(self, frames: Tensor) -> Tensor:
         """(B, E) where the picture lies; at most 1 from where a sound lies."""
         return _joined(self._sights(frames))
 
-    def sound(self, log_mel: Tensor) -> Tensor:
+    def embed_audio(self, log_mel: Tensor) -> Tensor:
         """(B, E) where the sound lies."""
         return _joined(self._sounds(log_mel))
 
@@ -125,7 +128,7 @@ def _joined(levels: Sequence[Tensor]) -> Tensor:
 
 
 def _nearness(sight: Tensor, sound: Tensor) -> Tensor:
-    return -SHARPNESS * (sight - sound).square().sum(dim=1)
+    return -LOGIT_SCALE * (sight - sound).square().sum(dim=1)
 
 
 def _squared_distances(sight: Tensor, sound: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from avrecog.errors import ConfigError
 from avrecog.models.base import with_width
-from avrecog.models.input_norm import Standardise
+from avrecog.models.input_norm import InputNorm
 
 N_BLOCKS = 4
 
@@ -53,7 +53,7 @@ class AudioCnn(nn.Module):
             dropout: before the classifier.
         """
         super().__init__()
-        self.standardise = Standardise([0.0], [1.0])
+        self.standardise = InputNorm([0.0], [1.0])
         self.stem = nn.Sequential(
             nn.Conv2d(1, width, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(width), nn.ReLU()
         )

@@ -18,7 +18,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-def folded(network: nn.Module, example: Sequence[Tensor]) -> nn.Module:
+def fold_batch_norms(network: nn.Module, example: Sequence[Tensor]) -> nn.Module:
     """A copy of a network in evaluation mode, each batch norm folded into the convolution or linear layer before it.
 
     Pairs are found by looking on while the network computes: a batch norm that is given the very values that a

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Standardise(nn.Module):
+class InputNorm(nn.Module):
     """(x - mean) / std along one axis of (B, C, H, W); one value, or one for each channel."""
 
     mean: Tensor

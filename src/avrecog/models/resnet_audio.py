@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from avrecog.models.audio_resnet import check_depth
 from avrecog.models.base import with_width
-from avrecog.models.input_norm import Standardise
+from avrecog.models.input_norm import InputNorm
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 EXPANSION = 4
@@ -117,7 +117,7 @@ class ResNetAudio(nn.Module):
         """
         super().__init__()
         first, second, third, fourth = DEPTHS[depth]
-        self.standardise = Standardise([0.0], [1.0])
+        self.standardise = InputNorm([0.0], [1.0])
         self.stem = Stem(width)
         self.layer1 = _stage(width, width, first, stride=1, factorised=True)
         self.layer2 = _stage(width * EXPANSION, 2 * width, second, stride=2, factorised=True)

@@ -1,34 +1,15 @@
-"""SlowFast, and AVSlowFast with an audio pathway fused into it.
+"""SlowFast: a Slow pathway that sees few frames with many channels, and a Fast one that sees all with few.
 
-Feichtenhofer et al., "SlowFast Networks for Video Recognition", 2019; Xiao et al., "Audiovisual SlowFast Networks for
-Video Recognition", 2020. AVSlowFast 4 x 16 with ResNet-50, on 32 frames of 224 x 224 and 128 x 80 log-mel; kernels are
-time x height x width, or time x mel; sizes after each stage are frames x height x width, or mel frames x mel bands:
+Feichtenhofer et al., "SlowFast Networks for Video Recognition", 2019. The table of `avslowfast.py` has the size of each
+stage. After the stem, res2, res3 and res4 the Fast tensor goes through a convolution along time with stride `alpha` and
+is concatenated to Slow; the classifier stands on the means of both.
 
-| stage | Slow | Fast | Audio |
-| --- | --- | --- | --- |
-| input | 4 of the frames, 3 x 224^2 | 32 x 224^2 | 128 x 80 |
-| stem | 1 x 7^2, 64, pooled: 4 x 56^2 | 5 x 7^2, 8, pooled: 32 x 56^2 | 9 x 1 plus 1 x 9, 32: 128 x 80 |
-| res2, 3 blocks | 1, 1 x 3^2, 1; 256: 4 x 56^2 | 3, 1 x 3^2, 1; 32: 32 x 56^2 | 3 x 1 beside 1 x 3, 1; 128: 128 x 80 |
-| res3, 4 blocks | 512: 4 x 28^2 | 64: 32 x 28^2 | 256: 64 x 40 |
-| res4, 6 blocks | 3, 1 x 3^2, 1; 1024: 4 x 14^2 | 128: 32 x 14^2 | 1 x 1, 3 x 3, 1 x 1; 512: 32 x 20 |
-| res5, 3 blocks | 2048: 4 x 7^2 | 256: 32 x 7^2 | 1024: 16 x 10 |
-
-After the stem, res2, res3 and res4 the Fast tensor goes through a convolution along time with stride `alpha` and is
-concatenated to Slow. After res3 and res4 the audio, averaged over its bands, goes through two convolutions along time
-and is added to Slow at every place of the picture. The classifier stands on the means of all pathways.
-
-What differs from the paper's code (facebookresearch/SlowFast, pull request 219), and why:
-- Fast to Slow at all four places, as SlowFast has it, so that its weights load; the pull request's settings have res3
-  and res4 only (`lateral_after`).
+What differs from the paper's code (facebookresearch/SlowFast), and why:
 - The classifier sees global means. The reference classifies every 7 x 7 window of a larger picture and averages the
   probabilities, which is the same on 224 x 224.
 - Inputs are standardised by numbers kept with the weights.
-- The coin of DropPathway may fall for each clip (`per_clip`), and may silence the classifier's audio too (`scope`).
-- Where the loss compares clips, positives and misaligned sounds stay with their own clips; the pull request mixes them
-  up in batches of more than one.
-Left out, since no reference numbers exist: audio into Fast and then into Slow, and the audiovisual non-local block.
 
-B batch, C channels, T frames, H W height and width, S mel frames, M mel bands, D features, K classes, E embedding.
+B batch, C channels, T frames, H W height and width, D features, K classes.
 """
 
 from collections.abc import Sequence
@@ -43,7 +24,7 @@ from avrecog.config import Count, Fraction, Text, WholeNumber, section
 from avrecog.errors import ConfigError
 from avrecog.inputs import SpanInput
 from avrecog.models.base import ModelConfig, with_width
-from avrecog.models.input_norm import Standardise
+from avrecog.models.input_norm import InputNorm
 
 DEPTHS: dict[int, tuple[int, int, int, int]] = {
     14: (1, 1, 1, 1),
@@ -228,7 +209,7 @@ class VisualPathways(nn.Module):
     ) -> None:
         super().__init__()
         self.slow_indices = slow_indices(frames, alpha)
-        self.standardise = Standardise([0.45] * 3, [0.225] * 3)
+        self.standardise = InputNorm([0.45] * 3, [0.225] * 3)
         fast_width = width // FAST_RATIO
         widths = {"stem": (width, fast_width)}  # channels of Slow and Fast after each stage
         widths |= {stage: (4 * width * 2**i, 4 * fast_width * 2**i) for i, stage in enumerate(STAGES)}

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from avrecog.models.input_norm import Standardise
+from avrecog.models.input_norm import InputNorm
 from avrecog.models.timm_backbone import timm_backbone
 
 
@@ -28,7 +28,7 @@ class TimmAudio(nn.Module):
             size: (T, M); None: timm's usual.
         """
         super().__init__()
-        self.standardise = Standardise([0.0], [1.0])
+        self.standardise = InputNorm([0.0], [1.0])
         self.backbone = timm_backbone(backbone, size, pretrained, in_chans=1, num_classes=n_classes, drop_rate=dropout)
 
     def forward(self, log_mel: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from avrecog.config import Count, Flag, Fraction, Text, section
 from avrecog.errors import ConfigError
 from avrecog.inputs import SegmentInput
 from avrecog.models.base import ModelConfig, with_width
-from avrecog.models.input_norm import Standardise
+from avrecog.models.input_norm import InputNorm
 from avrecog.models.timm_backbone import timm_backbone
 
 
@@ -107,7 +107,7 @@ class Tsn(nn.Module):
 
         super().__init__()
         self.motion = motion
-        self.standardise = Standardise(IMAGENET_DEFAULT_MEAN * snippet, IMAGENET_DEFAULT_STD * snippet)
+        self.standardise = InputNorm(IMAGENET_DEFAULT_MEAN * snippet, IMAGENET_DEFAULT_STD * snippet)
         channels = (
             {}
             if width is None

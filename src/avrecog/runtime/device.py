@@ -26,7 +26,7 @@ def pick_device() -> torch.device:
     return torch.device("cuda", processes().index_on_this_machine)
 
 
-def precision_in_force(precision: str) -> str:
+def resolve_precision(precision: str) -> str:
     """What `auto` stands for on this machine: bf16-mixed on a GPU that has it, else 32-true."""
     if precision != "auto":
         return precision
@@ -107,19 +107,19 @@ def peak_memory_mib() -> float:
 
 def gpu_memory_mib() -> float | None:
     """The most GPU memory that tensors of this process have held, in MiB, since the start or since
-    `forget_gpu_memory`; None without a GPU.
+    `reset_peak_gpu_memory`; None without a GPU.
     """
     return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
 
 
-def forget_gpu_memory() -> None:
+def reset_peak_gpu_memory() -> None:
     """Count the peak of GPU memory from here on."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
 
 @contextlib.contextmanager
-def explained_out_of_memory(advice: str) -> Iterator[None]:
+def oom_advice(advice: str) -> Iterator[None]:
     """Within the block, memory that can't be had becomes an error that says what to lower.
 
     Raises:

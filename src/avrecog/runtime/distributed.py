@@ -15,11 +15,11 @@ class Processes:
     index_on_this_machine: int = 0
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the one that writes files and tracks."""
         return self.rank == 0
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """The value of every process, in the order of their ranks; all must ask."""
         if self.n == 1:
             return [value]
@@ -29,13 +29,13 @@ class Processes:
         torch.distributed.all_gather_object(values, value)
         return values
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The first process's value; all must ask."""
         if self.n == 1:
             return value
         import torch.distributed
 
-        values = [value if self.is_first else None]
+        values = [value if self.is_main else None]
         torch.distributed.broadcast_object_list(values, src=0)
         return values[0]
 

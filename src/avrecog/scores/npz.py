@@ -14,8 +14,8 @@ from avrecog.runtime.files import atomic_path
 from avrecog.scores.table import Kind, ScoreTable, Split
 
 ENTRIES = ("clip_id", "label", "scores", "classes", "kind", "model", "split")  # and `left_out`, which may be missing
-MOST_BYTES = 8 * 2**30  # of a score file, unpacked: 3 million clips of 700 classes
-MOST_UNPACKED = 100  # times the file's own size: what deflate makes of real scores is far from it
+MAX_BYTES = 8 * 2**30  # of a score file, unpacked: 3 million clips of 700 classes
+MAX_UNPACKED = 100  # times the file's own size: what deflate makes of real scores is far from it
 
 UNREADABLE = (
     *(OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, SyntaxError),
@@ -82,7 +82,7 @@ def read_entries(path: Path, what: str, advice: str) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             total = sum(entry.file_size for entry in entries)
-            if total > MOST_BYTES or total > max(MOST_UNPACKED * path.stat().st_size, 2**20):
+            if total > MAX_BYTES or total > max(MAX_UNPACKED * path.stat().st_size, 2**20):
                 raise ScoreError(f"{path}: unpacks to {total:,} bytes, too many for a {what}")
             for entry in entries:
                 _check_size(archive, entry)

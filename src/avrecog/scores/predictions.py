@@ -13,7 +13,7 @@ from avrecog.runtime.files import atomic_path
 
 COLUMNS = ("clip_id", "label", "predicted", "confidence", "label_probability")
 FILE = "predictions.csv"
-MOST_BYTES = 2**30  # of a file: 10 million clips
+MAX_BYTES = 2**30  # of a file: 10 million clips
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +134,8 @@ def shares_correct(tables: Sequence[Predictions]) -> tuple[dict[str, str], dict[
 def _read(path: Path) -> str:
     try:
         n_bytes = path.stat().st_size
-        if n_bytes > MOST_BYTES:
-            raise ScoreError(f"{path}: expected at most {MOST_BYTES:,} bytes, got {n_bytes:,}")
+        if n_bytes > MAX_BYTES:
+            raise ScoreError(f"{path}: expected at most {MAX_BYTES:,} bytes, got {n_bytes:,}")
         return path.read_bytes().decode("utf-8")
     except OSError as error:
         raise ScoreError(f"{path}: can't be read ({error.strerror}); make it with stage test") from None

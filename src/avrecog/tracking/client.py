@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avrecog.errors import TrackingError
-from avrecog.runtime.files import turn
+from avrecog.runtime.files import file_lock
 from avrecog.tracking.address import check_address, first_line, given_address, shown_address, sqlite_address
 from avrecog.tracking.provenance import PROCESS_TAG, is_gone
 
@@ -55,13 +55,13 @@ def ensure_store(root: Path) -> str:
     """
     given = given_address()
     if given:
-        with readable():
+        with tracking_errors():
             check_address(given)
         return given
     folder = root / "mlruns"
     database = folder / "mlflow.db"
     address = sqlite_address(database)
-    with turn(folder / ".init.lock"), readable():
+    with file_lock(folder / ".init.lock"), tracking_errors():
         if not database.exists() or database.stat().st_size == 0:
             _make_database(database)
         else:
@@ -71,7 +71,7 @@ def ensure_store(root: Path) -> str:
     return address
 
 
-def open_store() -> "MlflowClient":
+def tracking_client() -> "MlflowClient":
     """A client of the project's tracking store, in which the runs of dead processes are marked.
 
     Raises:
@@ -82,7 +82,7 @@ def open_store() -> "MlflowClient":
     import mlflow
     from mlflow import MlflowClient
 
-    with readable():
+    with tracking_errors():
         mlflow.set_tracking_uri(address)  # the system metrics' monitor reads it
         if not given:  # MLflow has put it there, where it would pass for one that a person gave
             os.environ.pop("MLFLOW_TRACKING_URI", None)
@@ -140,7 +140,7 @@ def ensured_experiment_id(client: "MlflowClient", name: str) -> str:
 
 
 @contextlib.contextmanager
-def readable() -> Iterator[None]:
+def tracking_errors() -> Iterator[None]:
     """Within the block, what MLflow and SQLite find wrong becomes a TrackingError that names the store.
 
     Raises:
@@ -170,7 +170,7 @@ def store_problems() -> list[str]:
             return []  # the first stage makes it
         from mlflow import MlflowClient
 
-        with readable(), _impatient():
+        with tracking_errors(), _impatient():
             check_address(address)
             client = MlflowClient(address)
             found = [client.get_experiment_by_name(name) for name in (STAGES_EXPERIMENT, ROWS_EXPERIMENT)]
@@ -181,7 +181,7 @@ def store_problems() -> list[str]:
             if each is not None and each.lifecycle_stage == "deleted"
         ]
         if not given:
-            with readable(), _opened(database) as connection:
+            with tracking_errors(), _opened(database) as connection:
                 old = _old_place(connection, database.parent)
             if old is not None:
                 problems.append(

@@ -26,7 +26,7 @@ def enough_skipped(n_skipped: int, n_clips: int) -> float:
     return min(thousandths / 1000, 1.0)
 
 
-def said_skipped(n_skipped: int, n_clips: int, max_skipped: float, done: str) -> str:
+def format_skipped(n_skipped: int, n_clips: int, max_skipped: float, done: str) -> str:
     """Why a stage ends where too many clips can't be `done`, and what to do."""
     advice = "repair or drop them"
     if n_skipped < n_clips:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avrecog.tracking.client import ROWS_EXPERIMENT, open_store, readable
+from avrecog.tracking.client import ROWS_EXPERIMENT, tracking_client, tracking_errors
 from avrecog.tracking.provenance import origin_tags
 from avrecog.tracking.run import begin_run, metric_batches
 
@@ -35,13 +35,13 @@ def comparable_rows(experiment: str = ROWS_EXPERIMENT) -> Iterator[LogRow]:
     """
     from avrecog.runtime.device import machine_tags
 
-    client, origin = open_store(), origin_tags() | machine_tags()
+    client, origin = tracking_client(), origin_tags() | machine_tags()
     begun: list[str] = []
 
     def log_row(row: ComparableRow) -> str:
         run_id = begin_run(client, experiment, row.name, row.params, origin | dict(row.tags))
         begun.append(run_id)
-        with readable():
+        with tracking_errors():
             numbers = {key: value for key, value in row.metrics.items() if value is not None}
             for batch in metric_batches([(0, numbers), *row.curves]):
                 client.log_batch(run_id, metrics=batch)
@@ -51,7 +51,7 @@ def comparable_rows(experiment: str = ROWS_EXPERIMENT) -> Iterator[LogRow]:
 
     try:
         yield log_row
-        with readable():
+        with tracking_errors():
             for run_id in begun:
                 client.set_terminated(run_id, "FINISHED")
     except BaseException:

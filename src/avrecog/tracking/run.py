@@ -20,7 +20,7 @@ from avrecog.config import Params
 from avrecog.errors import AvrecogError
 from avrecog.runtime.entry_point import kept_log
 from avrecog.tracking.address import first_line
-from avrecog.tracking.client import STAGES_EXPERIMENT, ensured_experiment_id, open_store, readable
+from avrecog.tracking.client import STAGES_EXPERIMENT, ensured_experiment_id, tracking_client, tracking_errors
 from avrecog.tracking.outcome import Outcome
 from avrecog.tracking.provenance import file_digest, origin_tags
 
@@ -132,14 +132,14 @@ def tracked(stage: str, params: Params, model: str | None = None) -> Iterator[Ru
     from avrecog.runtime.device import gpu_memory_mib, machine_tags, peak_memory_mib
     from avrecog.runtime.distributed import processes
 
-    if not processes().is_first:
+    if not processes().is_main:
         logging.getLogger("avrecog").setLevel(logging.WARNING)
         yield _SilentRun()
         return
     began = time.perf_counter()
     tags = origin_tags() | machine_tags() | {"stage": stage} | ({"model": model} if model else {})
     with kept_log() as kept:
-        client = open_store()
+        client = tracking_client()
         run_id = begin_run(client, STAGES_EXPERIMENT, f"{stage} {model}" if model else stage, params.flat(), tags)
         run = Run(client, run_id)
         status = "FAILED"
@@ -175,7 +175,7 @@ def begin_run(
     Raises:
         TrackingError: if the store can't be written.
     """
-    with readable():
+    with tracking_errors():
         place = ensured_experiment_id(client, experiment)
         run_id: str = client.create_run(place, run_name=name, tags=dict(tags)).info.run_id
         try:

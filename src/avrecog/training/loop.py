@@ -24,14 +24,14 @@ from avrecog.datasets.view_scores import predict_scores
 from avrecog.errors import ConfigError, DivergedError
 from avrecog.metrics import log_loss, top_k_accuracy
 from avrecog.runtime.device import (
-    explained_out_of_memory,
     lacking_to_compile,
     on_device,
+    oom_advice,
     pick_device,
-    precision_in_force,
+    resolve_precision,
 )
 from avrecog.runtime.distributed import Processes
-from avrecog.tracking.history import Row
+from avrecog.tracking.history import EpochMetrics
 from avrecog.training.batches import Batch, check_single_clip, cut, made_ahead, make_batch
 from avrecog.training.optim import WeightAverage, learning_rate, make_optimizer
 from avrecog.training.settings import TrainConfig
@@ -95,7 +95,7 @@ class Trainer:
             devices=processes.n_on_this_machine,
             num_nodes=processes.n // processes.n_on_this_machine,
             strategy="auto" if processes.n == 1 else "ddp",
-            precision=cast(Any, precision_in_force(config.precision)),
+            precision=cast(Any, resolve_precision(config.precision)),
         )
         self.fabric.launch()
         torch.use_deterministic_algorithms(config.deterministic)
@@ -111,7 +111,7 @@ class Trainer:
         run_model = torch.compile(self.bare_model) if config.compile else self.bare_model
         self.model, self.optimizer = self.fabric.setup(run_model, optimizer)
         self.average = WeightAverage(self.bare_model, config.ema_decay) if config.ema_decay is not None else None
-        self.history: list[Row] = []
+        self.history: list[EpochMetrics] = []
         self._begin_epoch()
 
     @property
@@ -123,7 +123,7 @@ class Trainer:
         self,
         train: ClipDataset[Any],
         val: ClipDataset[Any],
-        after_epoch: Callable[[Row], None],
+        after_epoch: Callable[[EpochMetrics], None],
         progress: tqdm,  # type: ignore[type-arg]
         control: Control | None = None,
     ) -> bool:
@@ -193,15 +193,15 @@ class Trainer:
         self.history = list(state["history"])
         self.steps_done = int(state["steps_done"])
         self._sums.copy_(state["sums"])
-        if not self.processes.is_first:
+        if not self.processes.is_main:
             self._sums.zero_()  # the first carries what all had summed
 
-    def validate(self, val: ClipDataset[Any]) -> Row:
+    def validate(self, val: ClipDataset[Any]) -> EpochMetrics:
         """Loss and top-1 of the evaluated weights on the middle view of each clip."""
         weights = self.average.weights if self.average is not None else {}  # in place of the model's own, for this call
         self.bare_model.eval()
         try:
-            with self.fabric.autocast(), explained_out_of_memory(OUT_OF_MEMORY):
+            with self.fabric.autocast(), oom_advice(OUT_OF_MEMORY):
                 probabilities = predict_scores(
                     lambda *inputs: functional_call(self.bare_model, weights, inputs),
                     val,
@@ -227,9 +227,9 @@ class Trainer:
         self.steps_done = 0
         self._sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of the losses and of the right answers
 
-    def _row(self, n_clips: int) -> Row:
+    def _row(self, n_clips: int) -> EpochMetrics:
         """What the epoch under way has come to, all its steps done."""
-        loss_sum, n_right = (sum(each) for each in zip(*self.processes.gather(self._sums.tolist()), strict=True))
+        loss_sum, n_right = (sum(each) for each in zip(*self.processes.all_gather(self._sums.tolist()), strict=True))
         n_steps, epoch = self.steps_done, self.epochs_done
         return {
             "epoch": epoch + 1,
@@ -268,7 +268,7 @@ class Trainer:
                 for group in self.optimizer.param_groups:
                     group["lr"] = lr
                 n = len(self._share(batches[step]))
-                with explained_out_of_memory(OUT_OF_MEMORY):
+                with oom_advice(OUT_OF_MEMORY):
                     batch = take(step)
                     # for dropout; the same after a restart
                     torch.manual_seed(_step_seed(self.config.seed, epoch, step, processes.rank))
@@ -328,11 +328,11 @@ class Trainer:
 
     def _agreed(self, control: Control) -> tuple[bool, bool]:
         """Whether any process wants to stop, and to save; if so the first one holds the sums of all."""
-        wishes = self.processes.gather((control.should_stop(), control.should_save()))
+        wishes = self.processes.all_gather((control.should_stop(), control.should_save()))
         stop, save = (any(each) for each in zip(*wishes, strict=True))
         if (stop or save) and self.processes.n > 1:
-            total = torch.tensor(self.processes.gather(self._sums.tolist()), dtype=torch.float64).sum(dim=0)
-            self._sums = total.to(self.device) if self.processes.is_first else torch.zeros_like(self._sums)
+            total = torch.tensor(self.processes.all_gather(self._sums.tolist()), dtype=torch.float64).sum(dim=0)
+            self._sums = total.to(self.device) if self.processes.is_main else torch.zeros_like(self._sums)
         return stop, save
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -357,7 +357,7 @@ class Trainer:
             DivergedError: naming the step and the clips of its batch.
         """
         guessing = max(1.0, math.log(int(train.labels.max()) + 1))
-        for rank, values in enumerate(self.processes.gather(losses.tolist())):
+        for rank, values in enumerate(self.processes.all_gather(losses.tolist())):
             for step, value in enumerate(values, start=first_step):
                 if not value <= CHANCES * guessing:  # NaN is not either
                     share = np.array_split(batches[step], self.processes.n)[rank]

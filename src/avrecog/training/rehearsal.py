@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from avrecog.errors import ConfigError, OutOfMemoryError
 from avrecog.inference.export_cache import keep_trial, tried_before
 from avrecog.inference.onnx_network import OnnxNetwork
-from avrecog.models.folding import folded
+from avrecog.models.folding import fold_batch_norms
 from avrecog.models.onnx_export import as_bytes, to_onnx
 from avrecog.models.timm_backbone import FAILURES, reason
-from avrecog.runtime.device import explained_out_of_memory, lacks_memory, on_device, reduced_precision
+from avrecog.runtime.device import lacks_memory, on_device, oom_advice, reduced_precision
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def rehearse(
     """
     step = "forward"
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), explained_out_of_memory(SMALLER):
+    with torch.random.fork_rng(devices=devices), oom_advice(SMALLER):
         trial = on_device(copy.deepcopy(model), device)
         try:
             with reduced_precision(device, precision):
@@ -61,7 +61,7 @@ def rehearse(
                 torch.stack([part.float().square().mean() for part in parts]).sum().backward()
             step = "fold"
             with torch.no_grad():
-                logits = folded(trial, example)(*(value.to(device) for value in example))
+                logits = fold_batch_norms(trial, example)(*(value.to(device) for value in example))
             if logits.shape != (len(example[0]), n_classes):
                 raise ValueError(f"expected logits ({len(example[0])}, {n_classes}), got {tuple(logits.shape)}")
         except FAILURES as error:
@@ -89,8 +89,8 @@ def say_missing_engines(name: str, model: nn.Module, example: Sequence[Tensor], 
     problem = tried_before("trial", section)
     if problem is None:
         try:
-            with torch.random.fork_rng(devices=[]), explained_out_of_memory(SMALLER):
-                content = as_bytes(to_onnx(folded(copy.deepcopy(model), example), example))
+            with torch.random.fork_rng(devices=[]), oom_advice(SMALLER):
+                content = as_bytes(to_onnx(fold_batch_norms(copy.deepcopy(model), example), example))
                 OnnxNetwork(content, torch.get_num_threads(), on_gpu=False)(*example)
             problem = ""
         except ConfigError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from avrecog.errors import CheckpointError, DivergedError, TrainingError
 from avrecog.models.checkpoint import load_checkpoint, save_checkpoint
-from avrecog.tracking.history import Row, merit, write_history
+from avrecog.tracking.history import EpochMetrics, ranking_key, write_history
 from avrecog.training.loop import Control, Trainer
 from avrecog.training.settings import TrainConfig
 from avrecog.training.signals import StopSignals
@@ -38,7 +38,7 @@ class Session(Control):
         description: Mapping[str, Any],
         digest: str,
         signals: StopSignals,
-        log_epoch: Callable[[int, Row], None],
+        log_epoch: Callable[[int, EpochMetrics], None],
     ) -> None:
         """Bring the trainer to where a stopped training of the same digest was; anything else in `out` is removed.
 
@@ -55,12 +55,12 @@ class Session(Control):
         self._trainer, self._config, self._out, self._description = trainer, config, out, description
         self._digest, self._signals, self._log_epoch = digest, signals, log_epoch
         self._limit_s = math.inf if config.max_hours is None else config.max_hours * 3600
-        self._writes = trainer.processes.is_first
+        self._writes = trainer.processes.is_main
         self._code, self._code_before = _code_digest(), ""
         self._best, self._seconds_before = (-1.0, 0.0), 0.0
-        state = trainer.processes.from_first(self._state_to_go_on_from() if self._writes else None)
+        state = trainer.processes.broadcast(self._load_resumable_state() if self._writes else None)
         if state is not None:
-            self._take_up(state)
+            self._resume(state)
         self.first_epoch = trainer.epochs_done
 
     @property
@@ -85,12 +85,12 @@ class Session(Control):
         """Write the state into `last.ckpt`."""
         self._write(self._out / "last.ckpt", with_state=True)
 
-    def after_epoch(self, row: Row) -> None:
+    def after_epoch(self, row: EpochMetrics) -> None:
         """Write what an epoch changes: the history, `last.ckpt`, and `best.ckpt` if it is the best so far."""
         if not self._writes:
             return
-        if "val_top1" in row and merit(row) > self._best:
-            self._best = merit(row)
+        if "val_top1" in row and ranking_key(row) > self._best:
+            self._best = ranking_key(row)
             self._write(self._out / "best.ckpt", with_state=False)
         write_history(self._out / "history.csv", self._trainer.history)
         self._write(self._out / "last.ckpt", with_state=self._trainer.epochs_done < self._config.epochs)
@@ -99,7 +99,9 @@ class Session(Control):
     def stopped(self) -> None:
         """Save the state of a training that was told to stop; then do what a signal asks for, if there was one."""
         self._signals.hold()
-        received = [number for number in self._trainer.processes.gather(self._signals.received) if number is not None]
+        received = [
+            number for number in self._trainer.processes.all_gather(self._signals.received) if number is not None
+        ]
         self._write(self._out / "last.ckpt", with_state=True, ended=not received)
         log.info(
             "%s: stopped after epoch %d, step %d; saved", self._out, self._trainer.epochs_done, self._trainer.steps_done
@@ -136,7 +138,7 @@ class Session(Control):
             }
         save_checkpoint(path, content)
 
-    def _take_up(self, state: Mapping[str, Any]) -> None:
+    def _resume(self, state: Mapping[str, Any]) -> None:
         self._trainer.load_state(state)
         self._code_before, self._seconds_before = state["code"], state["seconds"]
         best_top1, best_loss = state["best"]
@@ -146,7 +148,7 @@ class Session(Control):
         if self.code_changed:
             log.warning("%s: the code has changed since this training began", self._out)
 
-    def _state_to_go_on_from(self) -> dict[str, Any] | None:
+    def _load_resumable_state(self) -> dict[str, Any] | None:
         """The state in the folder; or None and an empty folder, with a word why."""
         if (self._out / "last.ckpt").exists():
             reason = ""

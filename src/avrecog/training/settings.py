@@ -55,7 +55,7 @@ class TrainConfig:
         return self.lr * self.batch_size / self.base_batch_size
 
 
-def settings_in_force(train: TrainConfig, overrides: Mapping[str, Any], model: str) -> tuple[TrainConfig, list[str]]:
+def resolve_train_config(train: TrainConfig, overrides: Mapping[str, Any], model: str) -> tuple[TrainConfig, list[str]]:
     """Section `train` with a model's overrides laid over it, and what is overridden, in words.
 
     Raises:

@@ -24,17 +24,17 @@ from avrecog.features.front_end import FrontEnd
 from avrecog.manifest import LabelledClips
 from avrecog.models.base import ModelConfig
 from avrecog.models.example import example_batch
-from avrecog.runtime.device import explained_out_of_memory, pick_device, precision_in_force
+from avrecog.runtime.device import oom_advice, pick_device, resolve_precision
 from avrecog.runtime.distributed import processes
 from avrecog.runtime.files import atomic_path, sole_writer
-from avrecog.tracking.history import Row, merit
+from avrecog.tracking.history import EpochMetrics, ranking_key
 from avrecog.tracking.outcome import Outcome
 from avrecog.training.loop import Trainer, check_a_gpu_each
 from avrecog.training.rehearsal import SMALLER, rehearse, say_missing_engines
 from avrecog.training.resume import Session
-from avrecog.training.settings import TrainConfig, settings_in_force
+from avrecog.training.settings import TrainConfig, resolve_train_config
 from avrecog.training.signals import StopSignals
-from avrecog.training.warm_start import initial_model, standardise_inputs
+from avrecog.training.warm_start import initial_model, set_input_norm
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class _Prepared:
     digest: str  # of all that the training hangs on
 
 
-def train_model(task: TrainingTask, log_epoch: Callable[[int, Row], None]) -> Outcome:
+def train_model(task: TrainingTask, log_epoch: Callable[[int, EpochMetrics], None]) -> Outcome:
     """Train a model and write `best.ckpt`, `last.ckpt`, `history.csv` and `config.yaml` into `task.out`.
 
     A training that was stopped by a signal goes on from its last step, one that was killed from its last epoch or, in
@@ -82,18 +82,18 @@ def train_model(task: TrainingTask, log_epoch: Callable[[int, Row], None]) -> Ou
         TrainingError: if the loss explodes, or `train.max_hours` ends before the first validation.
         OutOfMemoryError: if the device can't hold the batch.
     """
-    in_force, overridden = settings_in_force(task.train, task.config.train, task.name)
+    in_force, overridden = resolve_train_config(task.train, task.config.train, task.name)
     _say_what_is_in_force(task.name, in_force, overridden)
     task = replace(task, train=in_force)
     tables = LabelledClips.read(task.data)
     here = processes()
-    lock = sole_writer(task.out) if here.is_first else contextlib.nullcontext()
+    lock = sole_writer(task.out) if here.is_main else contextlib.nullcontext()
     with lock, StopSignals(alone=here.n == 1) as signals:
         return _train(task, tables, log_epoch, signals)
 
 
 def _train(
-    task: TrainingTask, tables: LabelledClips, log_epoch: Callable[[int, Row], None], signals: StopSignals
+    task: TrainingTask, tables: LabelledClips, log_epoch: Callable[[int, EpochMetrics], None], signals: StopSignals
 ) -> Outcome:
     """Train; on a signal, save the state and do what it asks for.
 
@@ -114,7 +114,7 @@ def _train(
         signals=signals,
         log_epoch=log_epoch,
     )
-    if here.is_first:
+    if here.is_main:
         _write_config(task)
     bar = tqdm(
         total=task.train.epochs,
@@ -122,7 +122,7 @@ def _train(
         unit="epoch",
         desc=f"train {task.name}",
         mininterval=1,
-        disable=not here.is_first,
+        disable=not here.is_main,
     )
     with bar:
         try:
@@ -146,10 +146,10 @@ def _prepare(task: TrainingTask, tables: LabelledClips) -> _Prepared:
     model, fresh = initial_model(config, front_end, len(classes))
     begins_anew = config.init_from in (None, "imagenet") or "standardise.mean" in fresh
     if begins_anew and isinstance(clips, HasLogMel):  # frames are standardised by constants
-        standardise_inputs(model, clips)
+        set_input_norm(model, clips)
     example = example_batch(model_input.tensors(front_end), 2, torch.device("cpu"))
     _rehearse(task, model, clips, example, len(classes))
-    if processes().is_first and not config.exports:
+    if processes().is_main and not config.exports:
         section = {key: value for key, value in plain(config).items() if key not in ("init_from", "train")}
         shapes = [list(value.shape) for value in example]
         say_missing_engines(task.name, model, example, [section, shapes, len(classes)])
@@ -178,7 +178,7 @@ def _outcome(task: TrainingTask, ready: _Prepared, trainer: Trainer, session: Se
             f"train.max_hours ({train.max_hours:g}) ended before the first validation; raise it, and the training goes "
             f"on, or lower train.val_interval"
         )
-    best = max(validated, key=merit)
+    best = max(validated, key=ranking_key)
     metrics: dict[str, float | None] = {
         "val.top1": best["val_top1"],
         "val.loss": best["val_loss"],
@@ -200,7 +200,7 @@ def _outcome(task: TrainingTask, ready: _Prepared, trainer: Trainer, session: Se
         f"{metrics['n_shorter_than_window']} are padded to its window"
     )
     here = processes()
-    facts = {"precision": str(precision_in_force(train.precision)), "seed": str(train.seed), "processes": str(here.n)}
+    facts = {"precision": str(resolve_precision(train.precision)), "seed": str(train.seed), "processes": str(here.n)}
     if session.code_changed:
         facts["code_changed"] = "true"
     if not finished:
@@ -221,7 +221,7 @@ def _rehearse(
     """
     device, train = pick_device(), task.train
     torch.use_deterministic_algorithms(train.deterministic)  # which not every layer has on a GPU
-    with explained_out_of_memory(SMALLER):
+    with oom_advice(SMALLER):
         batch = clips.training_batch(np.arange(2) % len(clips), clips.draw(train.seed, 0), device)
     rehearse(
         model,
@@ -229,7 +229,7 @@ def _rehearse(
         example,
         n_classes=n_classes,
         device=device,
-        precision=precision_in_force(train.precision),
+        precision=resolve_precision(train.precision),
         what=f"models.{task.name}: backbone {task.config.describe()}",
     )
     if device.type == "cuda":
@@ -246,7 +246,7 @@ def _say_what_is_in_force(name: str, train: TrainConfig, overridden: Sequence[st
         train.base_batch_size,
         train.optimizer,
         train.epochs,
-        precision_in_force(train.precision),
+        resolve_precision(train.precision),
         "; overridden: " + ", ".join(overridden) if overridden else "",
     )
 

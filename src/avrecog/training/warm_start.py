@@ -20,7 +20,7 @@ from avrecog.models.registry import build_model
 log = logging.getLogger(__name__)
 
 
-def standardise_inputs(model: nn.Module, dataset: HasLogMel) -> None:
+def set_input_norm(model: nn.Module, dataset: HasLogMel) -> None:
     """Set the standardisation of log-mel to the mean and spread of (up to 2,000) training clips."""
     views = dataset.views(1)
     chosen = views[np.linspace(0, len(views) - 1, min(len(views), 2000)).astype(int)]

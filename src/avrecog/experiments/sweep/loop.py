@@ -12,18 +12,18 @@ from typing import Any
 
 from avrecog.config import PARAMS
 from avrecog.errors import AvrecogError, ConfigError, TrainingError
-from avrecog.experiments.params_file import lay_over_text, replace_params
+from avrecog.experiments.params_file import merge_yaml_text, replace_params
 from avrecog.experiments.sweep.settings import read_sweep
 from avrecog.experiments.sweep.study import JOURNALS, Claim, Standing, SweepStudy
 from avrecog.experiments.sweep.tracking import log_study
 from avrecog.experiments.sweep.trial import DvcTrial, Trial, check_repository
-from avrecog.runtime.files import turn
-from avrecog.tracking.client import open_store
+from avrecog.runtime.files import file_lock
+from avrecog.tracking.client import tracking_client
 
 log = logging.getLogger(__name__)
 
 POLL_S = 2.0
-MOST_FAILURES = 3  # one after the other
+MAX_FAILURES = 3  # one after the other
 
 Start = Callable[[Claim], Trial]
 
@@ -44,12 +44,14 @@ def run_sweep(path: Path, n_workers: int = 1) -> str:
     if n_workers < 1:
         raise ConfigError(f"--workers: expected 1 at least, got {n_workers}")
     check_repository()
-    with turn(JOURNALS / ".begin.lock"):  # dvc changes the working folder for a moment while it makes an experiment
+    with file_lock(
+        JOURNALS / ".begin.lock"
+    ):  # dvc changes the working folder for a moment while it makes an experiment
         sweep = read_sweep(path)
     for warning in sweep.warnings:
         log.warning("%s: %s", path, warning)
     study = SweepStudy(sweep)
-    open_store()
+    tracking_client()
     log.info("study %s: journal %s (optuna-dashboard %s)", sweep.config.study, study.path, study.path)
 
     def check() -> None:
@@ -61,7 +63,7 @@ def run_sweep(path: Path, n_workers: int = 1) -> str:
 
     with _helpers(path, n_workers - 1):
         work(study, start)
-    with turn(JOURNALS / ".summary.lock"):
+    with file_lock(JOURNALS / ".summary.lock"):
         records, best = [asdict(record) for record in study.records()], study.best()
         table = study.path.with_suffix(".trials.json")
         log_study(sweep.config.study, sweep.config.objective, records, asdict(best) if best else None, table)
@@ -91,10 +93,10 @@ def work(study: SweepStudy, start: Start, poll_s: float = POLL_S) -> None:
             time.sleep(poll_s)
             continue
         waiting = False
-        log.info("trial %d (%s): %s", claim.number, claim.experiment, _said(claim.values))
+        log.info("trial %d (%s): %s", claim.number, claim.experiment, _format_values(claim.values))
         error = _run_trial(study, claim, start, poll_s)
         n_failed = n_failed + 1 if error else 0
-        if n_failed == MOST_FAILURES:
+        if n_failed == MAX_FAILURES:
             raise TrainingError(
                 f"{n_failed} trials failed one after the other, the last one: {error}; mend it, and the same command "
                 f"goes on"
@@ -174,7 +176,7 @@ def apply_best(path: Path) -> str:
     Raises:
         ConfigError: if there is no study of this file, or none of its trials is complete.
     """
-    with turn(JOURNALS / ".begin.lock"):
+    with file_lock(JOURNALS / ".begin.lock"):
         sweep = read_sweep(path)
         journal = JOURNALS / f"{sweep.config.study}.log"
         if not journal.exists():
@@ -182,7 +184,7 @@ def apply_best(path: Path) -> str:
         best = SweepStudy(sweep).best()
         if best is None:
             raise ConfigError(f"{journal}: no trial is complete yet; go on with avrecog sweep {path}")
-        text = lay_over_text(PARAMS.read_text(encoding="utf-8"), _nested(best.values), str(journal))
+        text = merge_yaml_text(PARAMS.read_text(encoding="utf-8"), _nested(best.values), str(journal))
         return replace_params(text) or f"params.yaml has the values of trial {best.number} already"
 
 
@@ -198,7 +200,7 @@ def _nested(values: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _said(values: dict[str, Any]) -> str:
+def _format_values(values: dict[str, Any]) -> str:
     return ", ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
     )

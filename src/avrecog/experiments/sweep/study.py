@@ -23,7 +23,7 @@ from avrecog.config import plain
 from avrecog.errors import ConfigError
 from avrecog.experiments.sweep.settings import ParameterRange, Sweep
 from avrecog.fusion.weight_search import drop_cut_off_line, journal_storage, quiet
-from avrecog.runtime.files import turn
+from avrecog.runtime.files import file_lock
 from avrecog.tracking.provenance import is_gone, this_process
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class SweepStudy:
         self.config, self.path = sweep.config, folder / f"{sweep.config.study}.log"
         self._lock = self.path.with_suffix(".lock")
         self._live: dict[int, optuna.Trial] = {}  # this worker's, by number
-        with turn(self._lock), quiet():
+        with file_lock(self._lock), quiet():
             if self.path.exists():
                 drop_cut_off_line(self.path)
             try:
@@ -172,7 +172,7 @@ class SweepStudy:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        with turn(self._lock), quiet():
+        with file_lock(self._lock), quiet():
             drop_cut_off_line(self.path)
             yield
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from avrecog.errors import TrackingError
 from avrecog.runtime.files import atomic_path
-from avrecog.tracking.client import STAGES_EXPERIMENT, experiment_id, open_store, readable
+from avrecog.tracking.client import STAGES_EXPERIMENT, experiment_id, tracking_client, tracking_errors
 from avrecog.tracking.rows import ComparableRow, comparable_rows
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ STUDY_TAG = "sweep"
 @functools.cache
 def _client(folder: Path) -> "MlflowClient":
     """Of the store of the project in `folder`, opened once: a curve is asked for every second."""
-    return open_store()
+    return tracking_client()
 
 
 def validation_curve(experiment: str, metric: str) -> list[tuple[int, float]]:
@@ -35,7 +35,7 @@ def validation_curve(experiment: str, metric: str) -> list[tuple[int, float]]:
     """
     try:
         client = _client(Path.cwd())
-        with readable():
+        with tracking_errors():
             stages = experiment_id(client, STAGES_EXPERIMENT)
             if stages is None:
                 return []
@@ -70,8 +70,8 @@ def log_study(
     """
     with atomic_path(table) as temporary:
         temporary.write_text(json.dumps(trials, indent=1) + "\n", encoding="utf-8")
-    client = open_store()
-    with readable():
+    client = tracking_client()
+    with tracking_errors():
         stages = experiment_id(client, STAGES_EXPERIMENT)
         before = client.search_runs([stages], f"tags.{STUDY_TAG} = '{study}'") if stages else []
     values = {f"best.{key}": value for key, value in best["values"].items()} if best else {}
@@ -86,6 +86,6 @@ def log_study(
     tags = {"stage": "sweep", STUDY_TAG: study, "objective": objective}
     with comparable_rows(STAGES_EXPERIMENT) as log_run:
         log_run(ComparableRow(study, {"objective": objective, **values}, tags, numbers, curve, [table]))
-    with readable():
+    with tracking_errors():
         for run in before:
             client.delete_run(run.info.run_id)

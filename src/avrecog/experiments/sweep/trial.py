@@ -22,8 +22,8 @@ from typing import Any, Protocol
 
 from avrecog.errors import ConfigError, TrainingError
 from avrecog.experiments.sweep.tracking import validation_curve
-from avrecog.runtime.files import turn
-from avrecog.tracking.history import Row, merit, read_history
+from avrecog.runtime.files import file_lock
+from avrecog.tracking.history import EpochMetrics, ranking_key, read_history
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class DvcTrial:
 
     def _begin(self) -> None:
         self._attempts += 1
-        with turn(self._lock):
+        with file_lock(self._lock):
             self._check()
             with self._log.open("wb") as file:
                 self._process = _in_own_group(["dvc", "--wait-for-lock", *self._command], file)
@@ -99,9 +99,9 @@ class DvcTrial:
 
     def _begun(self) -> list[str]:
         """The experiments that this dvc process has begun: its own, and then perhaps one that it took."""
-        return re.findall(r"^Reproducing experiment '(.+)'$", self._said(), re.MULTILINE)
+        return re.findall(r"^Reproducing experiment '(.+)'$", self._output(), re.MULTILINE)
 
-    def _said(self) -> str:
+    def _output(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def ended(self) -> bool:
@@ -143,7 +143,7 @@ class DvcTrial:
             return True
         if begun[:1] not in ([], [self.name]):
             return True
-        return "Unable to acquire lock" in self._said() or "is busy, it is being blocked by" in self._said()
+        return "Unable to acquire lock" in self._output() or "is busy, it is being blocked by" in self._output()
 
     def curve(self) -> list[tuple[int, float]]:
         """The validations until now, from the tracking store."""
@@ -158,7 +158,7 @@ class DvcTrial:
             TrainingError: if the pipeline failed.
         """
         if not self._made_it():
-            raise TrainingError(f"{self.name}: {_reason(self._said())} ({self._log})")
+            raise TrainingError(f"{self.name}: {_reason(self._output())} ({self._log})")
         history = f"models/{self._model}/history.csv"
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "history.csv"
@@ -197,7 +197,7 @@ class DvcTrial:
         self._watcher.communicate()
 
 
-def best_value(history: list[Row], metric: str) -> float:
+def best_value(history: list[EpochMetrics], metric: str) -> float:
     """`metric` at the epoch that is kept as best.ckpt.
 
     Raises:
@@ -206,7 +206,7 @@ def best_value(history: list[Row], metric: str) -> float:
     validated = [row for row in history if "val_top1" in row]
     if not validated:
         raise TrainingError("no epoch was validated")
-    return max(validated, key=merit)[metric]
+    return max(validated, key=ranking_key)[metric]
 
 
 def hydra_value(value: Any) -> str:
