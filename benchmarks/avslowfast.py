@@ -107,7 +107,10 @@ def right(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def fuse(folder: Path, models: Sequence[str], name: str) -> np.ndarray:
     """(N,) whether the late fusion, chosen and fitted on val, is right about each test clip."""
     out = folder / name
-    fuse_models(models, folder / "scores", read_params().fuse, folder / "metrics" / f"{name}.json", out, out)
+    metrics = folder / "metrics" / f"{name}.json"
+    fuse_models(
+        models, folder / "scores", read_params().fuse, metrics_path=metrics, fusion_dir=out, plots_dir=out
+    )
     tables = [read_scores(folder / "scores" / model / "test.npz") for model in models]
     fusion = read_fusion(out / "fusion.npz", tables[0].classes)
     return right(fusion(np.stack([probabilities(table) for table in tables])), tables[0].labels)
@@ -205,10 +208,10 @@ def robustness(out: Path, seeds: Sequence[int]) -> None:
         for seed in seeds:
             folder = out / str(seed)
             checkpoint = functools.partial(lambda root, name: root / "models" / name / "best.ckpt", folder)
-            said = {"rgb": 1} if sound is None else {"audio": 0} if not picture else {"audio": 0, "rgb": 1}
-            single = {name: scores_of(checkpoint(name), tables, sound, picture) for name in said}
+            available = {"rgb": 1} if sound is None else {"audio": 0} if not picture else {"audio": 0, "rgb": 1}
+            single = {name: scores_of(checkpoint(name), tables, sound, picture) for name in available}
             fusion = read_fusion(folder / "late/fusion.npz", first.classes)
-            results = {**single, "late": fusion.of_those(list(said.values()), np.stack(list(single.values())))}
+            results = {**single, "late": fusion.with_available(list(available.values()), np.stack(list(single.values())))}
             for name in ("avslowfast_no_drop", "avslowfast"):
                 results[name] = scores_of(checkpoint(name), tables, sound, picture)
             for name, scores in results.items():

@@ -17,7 +17,7 @@ from comparing import Row, at_least, at_most, in_turns, show
 
 from avrecog.fusion.objective import FusionObjective
 from avrecog.fusion.settings import FuseConfig
-from avrecog.fusion.weight_search import tune_coefficients
+from avrecog.fusion.weight_search import search_weights
 from avrecog.metrics import bootstrap_gain, correct_clips
 from avrecog.scores.npz import write_scores
 from avrecog.scores.table import ScoreTable
@@ -74,7 +74,8 @@ import avrecog.fusion.plots, avrecog.plots, matplotlib.pyplot, optuna, sklearn.l
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 began = time.perf_counter()
-fuse_models(sys.argv[3:], folder, FuseConfig(), out / "fuse.json", out / "fusion", out / "plots")
+paths = {"metrics_path": out / "fuse.json", "fusion_dir": out / "fusion", "plots_dir": out / "plots"}
+fuse_models(sys.argv[3:], folder, FuseConfig(), **paths)
 print(time.perf_counter() - began, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
@@ -112,9 +113,9 @@ def main() -> None:
         at_most("the same, ms a trial", "", f"{1000 * trial_s:.2f} ms, after {times['prepare'].said()} once", 1000 * trial_s, 12, " ms"),
     ]  # fmt: skip
     began = time.perf_counter()
-    tuning = tune_coefficients(values, labels, ["a", "b", "c"], FuseConfig(n_trials=1000))
+    found = search_weights(values, labels, ["a", "b", "c"], FuseConfig(n_trials=1000))
     seconds = time.perf_counter() - began
-    assert len(tuning.trials) == 1000
+    assert len(found.trials) == 1000
     rows.append(at_most("1,000 trials of three models by Optuna", "", f"{seconds:.1f} s", seconds, 20, " s"))
     right = [correct_clips(value, labels) for value in two]
     boot = in_turns({"ours": lambda: bootstrap_gain(*right), "plain": lambda: plain_bootstrap(*right)}, rounds=3)

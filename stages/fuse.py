@@ -23,7 +23,15 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params(pipeline=PipelineConfig, fuse=FuseConfig)
     with sole_writer(args.metrics), tracked("fuse", params) as run:
-        run.log(fuse_models(params.pipeline.models, args.scores, params.fuse, args.metrics, args.fusion, args.plots))
+        outcome = fuse_models(
+            params.pipeline.models,
+            args.scores,
+            params.fuse,
+            metrics_path=args.metrics,
+            fusion_dir=args.fusion,
+            plots_dir=args.plots,
+        )
+        run.log(outcome)
 
 
 if __name__ == "__main__":

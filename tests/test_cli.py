@@ -14,7 +14,6 @@ from ruamel.yaml import YAML
 import projects
 from avrecog import cli
 from avrecog.commands.doctor import params_findings
-from avrecog.fusion.describe import said_fusion
 from avrecog.fusion.file import read_fusion
 from avrecog.inference.trained_model import load_model
 from avrecog.metrics import top_k_accuracy
@@ -45,7 +44,7 @@ def test_predict_says_the_right_class_with_both_models(finished_project, capsys)
     first, second, *rest = capsys.readouterr().out.splitlines()
     classes = (finished_project / "data/labels.txt").read_text().split()
     fusion = read_fusion(finished_project / "results/fuse/fusion.npz", classes)
-    assert first == f"{clip} ({said_fusion(fusion)})"
+    assert first == f"{clip} ({fusion.describe()})"
     assert second.endswith("high")
     assert len(rest) == 1
 

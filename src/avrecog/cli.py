@@ -238,7 +238,17 @@ def _fuse(args: argparse.Namespace) -> None:
         raise ConfigError("--apply-softmax is one of MMAction2's rules: add --rules mmaction2, or drop it")
     told = ResultFileOptions(args.datalist, args.labels, split=args.split)
     config = load_params(fuse=FuseConfig).fuse
-    _say(fuse_files(args.scores, config, args.coefficients, args.fusion, args.save, told, args.kind or ()))
+    _say(
+        fuse_files(
+            args.scores,
+            config,
+            args.coefficients,
+            fusion_file=args.fusion,
+            save=args.save,
+            told=told,
+            kinds=args.kind or (),
+        )
+    )
 
 
 def _convert(args: argparse.Namespace) -> None:

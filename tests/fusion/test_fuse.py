@@ -2,50 +2,34 @@ import csv
 import dataclasses
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from avrecog.commands.fuse import fuse_files
 from avrecog.errors import LeakError, ScoreError
-from avrecog.fusion.file import read_fusion
-from avrecog.fusion.fuse import fuse_models
-from avrecog.fusion.settings import METHODS, FuseConfig
+from avrecog.fusion.fuse import FusionResults, fuse_models
+from avrecog.fusion.methods.registry import METHODS
+from avrecog.fusion.settings import FuseConfig
 from avrecog.scores.npz import read_scores, write_scores
-from avrecog.scores.table import ScoreTable
 from avrecog.tracking.outcome import Outcome
-
-MODELS = ("audio", "rgb", "flow", "avslowfast")
-CLASSES = tuple(f"{action}_{material}" for action in ("tap", "roll") for material in ("wood", "metal", "glass"))
+from fusion_inputs import MODELS, fit, random_scores, write_model_scores
 
 
 @pytest.fixture(scope="session")
 def scores_dir(tmp_path_factory) -> Path:
-    """Models that know different halves: fusion must win. Every file has its rows in an order of its own."""
-    folder = tmp_path_factory.mktemp("scores")
-    rng = np.random.default_rng(0)
-    for split, n_clips in (("val", 150), ("test", 200)):
-        labels = rng.integers(0, len(CLASSES), n_clips)
-        for index, model in enumerate(MODELS):
-            logits = rng.normal(size=(n_clips, len(CLASSES)))
-            logits[np.arange(n_clips), labels] += 1.8 - 0.3 * index
-            order = rng.permutation(n_clips)
-            ids = np.array([f"{split}{i:03}" for i in range(n_clips)])
-            table = ScoreTable(
-                ids[order], labels[order], logits[order].astype(np.float32), CLASSES, "logits", model, split
-            )
-            write_scores(folder / model / f"{split}.npz", table)
-    return folder
+    return write_model_scores(tmp_path_factory.mktemp("scores"))
+
+
+def outputs(folder: Path) -> dict[str, Path]:
+    return {"metrics_path": folder / "fuse.json", "fusion_dir": folder / "fuse", "plots_dir": folder / "plots"}
 
 
 def run(scores_dir: Path, out: Path, n_models: int = 2, **config) -> tuple[Outcome, dict]:
     settings = FuseConfig(
         **{"n_trials": 20, "n_folds": 2, "n_resamples": 500, "methods": ["equal", "weights"], **config}
     )
-    outcome = fuse_models(MODELS[:n_models], scores_dir, settings, out / "fuse.json", out / "fuse", out / "plots")
+    outcome = fuse_models(MODELS[:n_models], scores_dir, settings, **outputs(out))
     return outcome, json.loads((out / "fuse.json").read_text())
 
 
@@ -88,9 +72,9 @@ def test_the_line_to_repeat_gives_the_same_numbers(scores_dir, tmp_path):
     words = shlex.split(line)
     assert words[:3] == ["avrecog", "fuse", "--scores"]
     paths, coefficients = words[3:6], [float(word) for word in words[7:]]
-    said = fuse_files([Path(path) for path in paths], FuseConfig(n_resamples=500), coefficients)
-    assert f"fused  {report['test']['top1']:.4f}" in said.replace("fused   ", "fused ")
-    assert outcome.summary.split("on test, ")[1].split(";")[0] in said
+    told = fuse_files([Path(path) for path in paths], FuseConfig(n_resamples=500), coefficients)
+    assert f"fused  {report['test']['top1']:.4f}" in told.replace("fused   ", "fused ")
+    assert outcome.summary.split("on test, ")[1].split(";")[0] in told
 
 
 def test_fixed_coefficients_give_the_numbers_of_tuned_ones(scores_dir, tmp_path):
@@ -161,7 +145,7 @@ def test_a_clip_in_val_and_in_test_is_refused(scores_dir, tmp_path):
 
 def test_a_missing_score_file_is_named(scores_dir, tmp_path):
     with pytest.raises(ScoreError, match=r"flow2/val\.npz: there is no such score file"):
-        fuse_models(["flow2"], scores_dir, FuseConfig(), tmp_path / "f.json", tmp_path / "f", tmp_path / "plots")
+        fuse_models(["flow2"], scores_dir, FuseConfig(), **outputs(tmp_path))
 
 
 @pytest.mark.parametrize("method", ["temperature", "log_weights", "stacking"])
@@ -172,8 +156,8 @@ def test_other_methods_are_saved_and_repeated_from_their_file(scores_dir, tmp_pa
     assert (report["temperatures"] is None) == (method != "temperature")
     words = shlex.split(outcome.summary.split("repeat with: ")[1])
     assert words[5:] == ["--fusion", str(tmp_path / "fuse" / "fusion.npz")]
-    said = fuse_files([Path(path) for path in words[3:5]], FuseConfig(n_resamples=500), fusion_file=Path(words[6]))
-    assert f"{report['test']['top1']:.4f}" in next(line for line in said.splitlines() if line.startswith("fused"))
+    told = fuse_files([Path(path) for path in words[3:5]], FuseConfig(n_resamples=500), fusion_file=Path(words[6]))
+    assert f"{report['test']['top1']:.4f}" in next(line for line in told.splitlines() if line.startswith("fused"))
 
 
 def test_every_method_has_a_line_with_val_beside_test(scores_dir, tmp_path):
@@ -206,51 +190,18 @@ def test_nothing_of_test_moves_the_choice(scores_dir, tmp_path):
     assert before["test"] != after["test"]
 
 
-def test_the_command_tunes_on_val_only(scores_dir, tmp_path):
-    paths = [scores_dir / model / "val.npz" for model in MODELS[:2]]
-    said = fuse_files(paths, FuseConfig(n_folds=2, n_trials=20), save=tmp_path / "f.npz")
-    assert "the best of 5 methods for top1 on val" in said
-    assert said.count("<- chosen") == 1
-    assert "these numbers flatter" in said
-    assert read_fusion(tmp_path / "f.npz", CLASSES).models == MODELS[:2]
-    with pytest.raises(LeakError, match="scores of split test; tune on val"):
-        fuse_files([scores_dir / "audio" / "test.npz"], FuseConfig())
-
-
-def test_a_fusion_is_not_saved_over_a_folder_or_what_it_was_made_from(scores_dir, tmp_path):
-    paths = [scores_dir / model / "val.npz" for model in MODELS[:2]]
-    for wrong in (tmp_path, paths[0]):
-        with pytest.raises(ScoreError, match="--save: expected a new file, got"):
-            fuse_files(paths, FuseConfig(methods=["equal"]), save=wrong)
-
-
-def test_a_saved_fusion_of_other_models_is_refused(scores_dir, tmp_path):
-    paths = [scores_dir / model / "val.npz" for model in MODELS[:2]]
-    fuse_files(paths, FuseConfig(methods=["equal"]), save=tmp_path / "f.npz")
-    other = [scores_dir / model / "val.npz" for model in ("rgb", "flow")]
-    for wrong in (paths[::-1], paths[:1], other):
-        with pytest.raises(ScoreError, match="fuses audio, rgb, got scores of"):
-            fuse_files(wrong, FuseConfig(), fusion_file=tmp_path / "f.npz")
-
-
-def test_the_command_wants_one_coefficient_a_file(scores_dir):
-    with pytest.raises(ScoreError, match="--coefficients: expected 1, one a score file, got 2"):
-        fuse_files([scores_dir / "audio" / "test.npz"], FuseConfig(), [1, 2])
-
-
-def test_files_of_one_model_are_told_apart_by_their_paths(scores_dir, tmp_path):
-    table = read_scores(scores_dir / "audio" / "test.npz")
-    again = dataclasses.replace(table, scores=table.scores[:, ::-1])
-    write_scores(tmp_path / "again.npz", again)
-    said = fuse_files([scores_dir / "audio" / "test.npz", tmp_path / "again.npz"], FuseConfig(), [1, 0])
-    assert f"{tmp_path / 'again.npz'}" in said
-    assert "gain: +0.000 over" in said
-
-
-def test_importing_loads_neither_optuna_nor_matplotlib_nor_torch():
-    program = (
-        "import sys, avrecog.commands.fuse; "
-        "sys.exit(', '.join({'optuna', 'matplotlib', 'torch', 'mlflow'} & set(sys.modules)) or None)"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+@pytest.mark.parametrize(
+    ("methods", "drawn"),
+    [
+        (["equal", "weights"], "weights"),
+        (["equal", "temperature"], "equal"),
+        (["stacking", "weights"], "weights"),
+        (["log_weights"], "log_weights"),
+    ],
+)
+def test_the_picture_is_of_weights_that_tell_something(methods, drawn):
+    stack, labels, ids = random_scores(0)
+    fitted = fit(stack, labels, ids, methods=methods)
+    fusions = {name: each.fusion for name, each in fitted.items()}
+    results = FusionResults(methods=fitted, fusions=fusions, chosen=methods[0], val={}, test={})
+    assert results.drawn == drawn

@@ -1,3 +1,4 @@
+import ast
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ from avrecog.errors import LockError, ScoreError
 from avrecog.fusion import weight_search
 from avrecog.fusion.objective import FusionObjective
 from avrecog.fusion.settings import FuseConfig
-from avrecog.fusion.weight_search import tune_coefficients
+from avrecog.fusion.weight_search import search_weights
 
 MODELS = ("audio", "rgb", "flow", "avslowfast")
 
@@ -32,9 +33,8 @@ def random_stack(seed: int = 0, n_models: int = 3, n_clips: int = 200, n_classes
 
 def tune(n_models=3, study=None, seed=0, data=0, **config):
     stack, labels = random_stack(data, n_models)
-    return tune_coefficients(
-        stack, labels, MODELS[:n_models], FuseConfig(**{"n_trials": 15, "seed": seed, **config}), study
-    )
+    settings = FuseConfig(**{"n_trials": 15, "seed": seed, **config})
+    return search_weights(stack, labels, MODELS[:n_models], settings, study_path=study)
 
 
 @pytest.mark.parametrize("n_models", [2, 3, 4])
@@ -54,7 +54,7 @@ def test_equal_weights_and_each_model_alone_are_tried_first(n_models):
 def test_the_result_is_never_worse_than_equal_weights_or_one_model(data, n_models, objective):
     stack, labels = random_stack(data, n_models, n_clips=40)
     config = FuseConfig(objective=objective, n_trials=12)
-    result = tune_coefficients(stack, labels, MODELS[:n_models], config)
+    result = search_weights(stack, labels, MODELS[:n_models], config)
     value = FusionObjective(stack, labels, objective)
     for weights in (np.full(n_models, 1 / n_models), *np.eye(n_models)):
         assert result.value >= value(weights)
@@ -93,20 +93,20 @@ def test_all_zero_raw_weights_mean_equal_ones():
 def test_ties_go_to_the_lower_log_loss():
     # every weight is right on every clip; the sure model alone has the lowest log-loss
     stack = np.stack([np.full((4, 2), (0.6, 0.4)), np.full((4, 2), (0.99, 0.01))]).astype(np.float32)
-    result = tune_coefficients(stack, np.zeros(4, np.int64), ("audio", "rgb"), FuseConfig())
+    result = search_weights(stack, np.zeros(4, np.int64), ("audio", "rgb"), FuseConfig())
     assert result.value == 1
     assert result.coefficients == {"audio": 0.0, "rgb": 1.0}
 
 
 def test_ties_on_both_go_to_equal_weights():
     stack, labels = random_stack(n_models=1)
-    result = tune_coefficients(np.repeat(stack, 2, axis=0)[:, :1], labels[:1], ("audio", "rgb"), FuseConfig())
+    result = search_weights(np.repeat(stack, 2, axis=0)[:, :1], labels[:1], ("audio", "rgb"), FuseConfig())
     assert result.coefficients == {"audio": 0.5, "rgb": 0.5}
 
 
 def test_a_finished_study_is_read_not_repeated(tmp_path, monkeypatch):
     first = tune(study=tmp_path / "fuse.log")
-    monkeypatch.setattr(weight_search, "_tried", None)
+    monkeypatch.setattr(weight_search, "_run_trial", None)
     assert tune(study=tmp_path / "fuse.log") == first
     assert tune(study=tmp_path / "fuse.log", n_trials=8).trials == first.trials[:8]
 
@@ -122,12 +122,12 @@ import os, signal
 from pathlib import Path
 import test_weight_search
 from avrecog.fusion import weight_search
-tried = weight_search._tried
-def dying(memory, number, *rest):
+run_trial = weight_search._run_trial
+def dying(memory, number, **rest):
     if number == 9:
         os.kill(os.getpid(), signal.SIGKILL)
-    return tried(memory, number, *rest)
-weight_search._tried = dying
+    return run_trial(memory, number, **rest)
+weight_search._run_trial = dying
 test_weight_search.tune(study=Path({str(study)!r}))
 """
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(weight_search.__file__).parents[2])])
@@ -165,6 +165,35 @@ def test_a_damaged_study_begins_anew(tmp_path, caplog, content):
     assert "the search begins anew" in caplog.text
 
 
+@pytest.mark.parametrize("name", [path.name for path in weight_search.SOURCES])
+def test_a_search_begins_anew_after_a_change_of_a_file_that_it_uses(tmp_path, caplog, monkeypatch, name):
+    study = tmp_path / "fuse.log"
+    tune(study=study)
+    assert "begins anew" not in caplog.text
+    sources = []
+    for path in weight_search.SOURCES:
+        sources.append(path)
+        if path.name == name:
+            sources[-1] = tmp_path / name
+            sources[-1].write_bytes(path.read_bytes() + b"# fixed\n")
+    monkeypatch.setattr(weight_search, "SOURCES", tuple(sources))
+    assert tune(study=study) == tune()
+    assert "the search begins anew" in caplog.text
+
+
+def test_the_files_of_a_search_are_all_that_its_files_import():
+    """But for errors, section `fuse` and writing files, which give no trial another value."""
+    package = Path(weight_search.__file__).parents[1]
+    named = {".".join(path.relative_to(package.parent).with_suffix("").parts) for path in weight_search.SOURCES}
+    imported = {
+        node.module
+        for path in weight_search.SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("avrecog")
+    }
+    assert imported - named == {"avrecog.errors", "avrecog.fusion.settings", "avrecog.runtime.files"}
+
+
 def test_a_second_writer_is_refused(tmp_path):
     with weight_search.sole_writer(tmp_path / "fuse.log"), pytest.raises(LockError, match=str(os.getpid())):
         tune(study=tmp_path / "fuse.log")
@@ -173,9 +202,9 @@ def test_a_second_writer_is_refused(tmp_path):
 def test_models_need_names_of_their_own():
     stack, labels = random_stack(n_models=2)
     with pytest.raises(ScoreError, match="expected 2 different names, got audio, audio"):
-        tune_coefficients(stack, labels, ("audio", "audio"), FuseConfig())
+        search_weights(stack, labels, ("audio", "audio"), FuseConfig())
     with pytest.raises(ScoreError, match="expected 2 different names, got none"):
-        tune_coefficients(stack, labels, (), FuseConfig())
+        search_weights(stack, labels, (), FuseConfig())
 
 
 def test_optuna_says_nothing_and_keeps_its_verbosity(capfd):

@@ -11,7 +11,7 @@ import timm
 from mlflow import MlflowClient
 
 import projects
-from avrecog.fusion.settings import METHODS
+from avrecog.fusion.methods.registry import METHODS
 from avrecog.models.checkpoint import load_checkpoint
 from avrecog.scores.npz import read_scores
 from avrecog.scores.predictions import read_predictions

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from avrecog.errors import ConfigError, LeakError, ScoreError
-from avrecog.fusion.describe import fixed_fusion, repeat_command, said_fusion, said_gain
-from avrecog.fusion.evaluate import Single, evaluate
+from avrecog.fusion.describe import format_gain, repeat_command
+from avrecog.fusion.evaluate import BestSingleModel, evaluate
 from avrecog.fusion.file import read_fusion, write_fusion
-from avrecog.fusion.methods import Fusion
+from avrecog.fusion.methods.base import Fusion
+from avrecog.fusion.methods.weighted_mean import fixed_fusion
 from avrecog.fusion.selection import Fitted, choose, fit_methods
 from avrecog.fusion.settings import FuseConfig
 from avrecog.interop import mmaction2_metrics
@@ -18,7 +19,7 @@ from avrecog.interop.mmaction2_results import ResultFileOptions, is_result_file,
 from avrecog.interop.score_files import read_result_file
 from avrecog.metrics import classification_metrics, top_k_accuracy
 from avrecog.scores.npz import read_scores
-from avrecog.scores.stack import stacked
+from avrecog.scores.stack import stack_probabilities
 from avrecog.scores.table import Kind, ScoreTable, join_scores
 
 
@@ -26,6 +27,7 @@ def fuse_files(
     paths: Sequence[Path],
     config: FuseConfig,
     coefficients: Sequence[float] | None = None,
+    *,
     fusion_file: Path | None = None,
     save: Path | None = None,
     told: ResultFileOptions | None = None,
@@ -55,56 +57,78 @@ def fuse_files(
         raise ScoreError(f"--save: expected a new file, got {save}, which is {'a folder' if save.is_dir() else 'read'}")
     read, notes = _read_files(paths, told or ResultFileOptions(), kinds)
     tables = join_scores(read)
-    names = [table.model for table in tables]
-    if len(set(names)) < len(names):
-        names = [str(path) for path in paths]
-    split = tables[0].split
-    stack, labels = stacked(tables), tables[0].labels
-    advice: list[str] = []
+    names = _different_names(paths, tables)
+    split, stack = tables[0].split, stack_probabilities(tables)
+    heading, advice = "", []
     if coefficients is not None:
         if len(coefficients) != len(paths):
             raise ScoreError(f"--coefficients: expected {len(paths)}, one a score file, got {len(coefficients)}")
-        fusion = fixed_fusion(names, coefficients)
-        heading = f"{said_fusion(fusion)} on {split}, {len(labels):,} clips"
+        fusion: Fusion = fixed_fusion(names, coefficients)
     elif fusion_file is not None:
-        fusion = _of_these(read_fusion(fusion_file, tables[0].classes), names, fusion_file)
-        heading = f"{said_fusion(fusion)} on {split}, {len(labels):,} clips"
+        fusion = _with_names(read_fusion(fusion_file, tables[0].classes), names, fusion_file)
     else:
-        if split == "test":
-            raise LeakError(
-                "these are scores of split test; tune on val: give the files of val, then use --coefficients or "
-                "--fusion on those of test" + ("; MMAction2's files of val need --split val" if notes else "")
-            )
-        methods = fit_methods(stack, labels, tables[0].clip_ids.tolist(), names, config)
+        _check_not_test(split, has_foreign=bool(notes))
+        methods = fit_methods(stack, tables[0].labels, tables[0].clip_ids.tolist(), names, config)
         chosen = choose(methods)
         fusion = methods[chosen].fusion
-        heading = (
-            f"{chosen}, the best of {len(methods)} methods for {config.objective} on {split}: {said_fusion(fusion)}"
-        )
-        saved = save or "FUSION.npz"
-        line = repeat_command(["TEST.npz"] * len(names), fusion, saved)
-        first = "" if fusion.is_linear or save else f"save it with --save {saved}, and "
-        advice = [
-            *_methods_table(methods, chosen, config.objective),
-            f"these numbers flatter: the method was chosen on {split}; {first}apply it to the same models' scores of "
-            f"test: {line}",
-        ]
+        heading = f"{chosen}, the best of {len(methods)} methods for {config.objective} on {split}: {fusion.describe()}"
+        advice = [*_methods_table(methods, chosen, config.objective), _how_to_apply(fusion, split, save)]
     if save is not None:
         write_fusion(save, fusion, tables[0].classes)
-    result = evaluate(fusion, stack, labels, Single.of(names, stack, labels), config)
-    fused, fused_scores = result["fused"], fusion(stack)
+    lines = [
+        *notes,
+        heading or f"{fusion.describe()} on {split}, {len(stack[0]):,} clips",
+        *_result_table(fusion, stack, tables[0].labels, config),
+    ]
+    if coefficients is not None:
+        lines += _difference(tables, coefficients, fusion(stack))
+    return "\n".join([*lines, *advice])
+
+
+def _different_names(paths: Sequence[Path], tables: Sequence[ScoreTable]) -> list[str]:
+    """The models, or where several files are of one model the paths."""
+    names = [table.model for table in tables]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _check_not_test(split: str, has_foreign: bool) -> None:
+    """Nothing; it checks that no method is fitted on test.
+
+    Raises:
+        LeakError: if the scores are of test.
+    """
+    if split == "test":
+        raise LeakError(
+            "these are scores of split test; tune on val: give the files of val, then use --coefficients or "
+            "--fusion on those of test" + ("; MMAction2's files of val need --split val" if has_foreign else "")
+        )
+
+
+def _how_to_apply(fusion: Fusion, split: str, save: Path | None) -> str:
+    saved = save or "FUSION.npz"
+    line = repeat_command(["TEST.npz"] * len(fusion.models), fusion, saved)
+    first = "" if save or fusion.mean_weights is not None else f"save it with --save {saved}, and "
+    return (
+        f"these numbers flatter: the method was chosen on {split}; {first}apply it to the same models' scores of "
+        f"test: {line}"
+    )
+
+
+def _result_table(fusion: Fusion, stack: np.ndarray, labels: np.ndarray, config: FuseConfig) -> list[str]:
+    """Lines with the metrics of each model and of the fusion, and with the gain."""
+    names, fused_scores = fusion.models, fusion(stack)
+    result = evaluate(fusion, stack, labels, BestSingleModel.of(names, stack, labels), config)
     width = max(len(name) for name in (*names, "fused"))
-    lines = [*notes, heading, f"{'':{width}}  {'top-1':>6}  {'top-5':>6}  {'mean class':>10}  mean class by MMAction2"]
+    lines = [f"{'':{width}}  {'top-1':>6}  {'top-5':>6}  {'mean class':>10}  mean class by MMAction2"]
     for name, scores in zip((*names, "fused"), (*stack, fused_scores), strict=True):
         row = classification_metrics(scores, labels)
         numbers = f"{row['top1']:6.4f}  {row['top5']:6.4f}  {row['mean_class_accuracy']:10.4f}"
         lines.append(f"{name:{width}}  {numbers}  {mmaction2_metrics.mean_class_accuracy(scores, labels):23.4f}")
+    fused = result["fused"]
     lines.append(f"fused top-1: 95 % interval {fused['top1_low']:.3f} to {fused['top1_high']:.3f}")
     if len(names) > 1:
-        lines.append(f"gain: {said_gain(result)}")
-    if coefficients is not None:
-        lines += _difference(tables, coefficients, fused_scores)
-    return "\n".join([*lines, *advice])
+        lines.append(f"gain: {format_gain(result)}")
+    return lines
 
 
 def fuse_as_mmaction2(
@@ -187,8 +211,8 @@ def _difference(tables: Sequence[ScoreTable], coefficients: Sequence[float], our
     return [f"--rules mmaction2 gives {', '.join(differ)}: it would {' and '.join(reasons) or 'round otherwise'}"]
 
 
-def _of_these(fusion: Fusion, names: Sequence[str], path: Path) -> Fusion:
-    """The fusion, whose models must be those of the files in their order.
+def _with_names(fusion: Fusion, names: Sequence[str], path: Path) -> Fusion:
+    """The fusion with the names of the files, whose models must be its own in their order.
 
     Raises:
         ScoreError: if they are others.

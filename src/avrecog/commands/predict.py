@@ -13,9 +13,9 @@ from avrecog.datasets.view_scores import predict_scores
 from avrecog.errors import CheckpointError, ConfigError, MediaError, ScoreError
 from avrecog.extraction.media_file import decode_rows, log_remarks
 from avrecog.features.front_end import FrontEnd
-from avrecog.fusion.describe import fixed_fusion, said_fusion
 from avrecog.fusion.file import read_fusion
-from avrecog.fusion.methods import Fusion
+from avrecog.fusion.methods.base import Fusion
+from avrecog.fusion.methods.weighted_mean import fixed_fusion
 from avrecog.inference.export_cache import digest_of, read_export
 from avrecog.inference.onnx_network import OnnxNetwork
 from avrecog.inference.settings import EngineName, TestConfig
@@ -50,8 +50,8 @@ def predict_files(
 ) -> Iterator[str]:
     """A few lines for each file: its likeliest classes with their probabilities.
 
-    The whole file is one clip, covered by as many views as it takes. Where it lacks a model's modality the others
-    speak.
+    The whole file is one clip, covered by as many views as it takes. Where it lacks a model's modality, the others
+    are fused without that model.
 
     Args:
         files: media files.
@@ -116,26 +116,26 @@ def _of_torch(path: Path, engine: EngineName) -> Speaker:
 
 
 def _predict_file(file: Path, models: Sequence[Speaker], fusion: Fusion, top: int) -> str:
-    spoken, said, silent = [], [], []
+    scores, available, errors = [], [], []
     remarks: list[str] = []
     for index, model in enumerate(models):
         try:
             rows = decode_rows(file, model, remarks)
         except MediaError as error:
-            silent.append(str(error))
+            errors.append(str(error))
             continue
         dataset = make_dataset(model.input, StoredClips(model.front_end, rows, ["clip"], np.zeros(1, np.int64)))
-        spoken.append(
+        scores.append(
             predict_scores(model.network, dataset, n_views=None, batch_size=64, device=model.device, average="prob")
         )
-        said.append(index)
+        available.append(index)
     log_remarks(file, remarks)
-    if not spoken:
-        raise MediaError("; ".join(dict.fromkeys(silent)))
-    (fused,) = fusion.of_those(said, np.stack(spoken))
+    if not scores:
+        raise MediaError("; ".join(dict.fromkeys(errors)))
+    (fused,) = fusion.with_available(available, np.stack(scores))
     best = np.argsort(-fused, kind="stable")[:top]
-    names = [models[index].name for index in said]
-    who = said_fusion(fusion) if len(said) == len(models) and len(said) > 1 else ", ".join(names)
+    names = [models[index].name for index in available]
+    who = fusion.describe() if len(names) == len(models) and len(names) > 1 else ", ".join(names)
     lines = [f"{file} ({who})", *(f"  {fused[index]:6.1%}  {models[0].classes[index]}" for index in best)]
     return "\n".join(lines)
 

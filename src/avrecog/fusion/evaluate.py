@@ -1,4 +1,4 @@
-"""What a fusion is worth on a split, beside the best single model."""
+"""The metrics of a fusion on a split, beside the best single model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from avrecog.fusion.methods import Fusion
+from avrecog.fusion.methods.base import Fusion
 from avrecog.fusion.settings import FuseConfig
 from avrecog.metrics import (
     bootstrap_gain,
@@ -21,7 +21,7 @@ REPORTED = ("top1", "top5", "mean_class_accuracy")
 
 
 @dataclass(frozen=True, eq=False)
-class Single:
+class BestSingleModel:
     """The model that is best alone on a split."""
 
     model: str
@@ -30,7 +30,7 @@ class Single:
     correct: np.ndarray  # (N,) booleans
 
     @classmethod
-    def of(cls, models: Sequence[str], stack: np.ndarray, labels: np.ndarray) -> "Single":
+    def of(cls, models: Sequence[str], stack: np.ndarray, labels: np.ndarray) -> "BestSingleModel":
         """The one of highest top-1, then top-5, then the first, of (M, N, K) probabilities."""
         singles = [
             cls(name, top_k_accuracy(table, labels, 1), top_k_accuracy(table, labels, 5), correct_clips(table, labels))
@@ -40,9 +40,9 @@ class Single:
 
 
 def evaluate(
-    fusion: Fusion, stack: np.ndarray, labels: np.ndarray, single: Single, config: FuseConfig
+    fusion: Fusion, stack: np.ndarray, labels: np.ndarray, single: BestSingleModel, config: FuseConfig
 ) -> dict[str, dict[str, Any]]:
-    """What a fusion is worth on a split: `fused`, `best_single` and `gain`, as fuse.json has them."""
+    """The metrics of a fusion on a split: `fused`, `best_single` and `gain`, as fuse.json has them."""
     scores = fusion(stack)
     numbers = classification_metrics(scores, labels)
     correct = correct_clips(scores, labels)

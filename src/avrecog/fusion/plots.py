@@ -7,30 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avrecog.fusion.methods import Fusion, calibrated, logarithms
+from avrecog.fusion.methods.base import Fusion
 from avrecog.fusion.objective import FusionObjective
-from avrecog.fusion.settings import Domain, FuseConfig
+from avrecog.fusion.settings import FuseConfig
 from avrecog.fusion.weighted_sum import blocks
 from avrecog.metrics import confusion_matrix
 from avrecog.plots import BLUE, GREEN, GREY, ORANGE, RED, annotate, drawing, optional_picture, plot_confusion
 from avrecog.runtime.files import write_table
-from avrecog.scores.table import ScoreTable
+from avrecog.scores.stack import ScoreStack
 
 if TYPE_CHECKING:
-    from avrecog.fusion.weight_search import Trial
-
+    from avrecog.fusion.weight_search import WeightTrial
 
 LABELS = {"top1": "top-1 accuracy", "mean_class_accuracy": "mean class accuracy", "log_loss": "negative log-loss"}
 
 
 def draw_fusion(
     fused: Fusion,
-    shown: Fusion,
-    tried: "Sequence[Trial]",
-    val: tuple[np.ndarray, ScoreTable],
-    test: tuple[np.ndarray, ScoreTable],
-    config: FuseConfig,
+    drawn: Fusion,
     folder: Path,
+    *,
+    trials: "Sequence[WeightTrial]",
+    val: ScoreStack,
+    test: ScoreStack,
+    config: FuseConfig,
 ) -> list[Path]:
     """Write the table of trials and the pictures; the paths of those that there are.
 
@@ -38,58 +38,74 @@ def draw_fusion(
 
     Args:
         fused: what is reported on test.
-        shown: what the picture of the weights is of: `fused`, or where that has no weights another one.
-        tried: the trials of `shown`.
-        val: the (M, N, K) probabilities and a table with the labels.
-        test: likewise.
-        config: section `fuse`.
+        drawn: whose weights a picture shows: `fused`, or where a picture of its weights tells nothing another one.
         folder: where to.
+        trials: those of `drawn`.
+        val: the scores of val.
+        test: the scores of test.
+        config: section `fuse`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    confusion = folder / "fusion_confusion.png"
-    probabilities, labels = test[0], test[1].labels
+    confusion, picture = folder / "fusion_confusion.png", folder / "fusion.png"
+    probabilities, labels = test.probabilities, test.labels
     counts = (confusion_matrix(fused(probabilities[:, block]), labels[block]) for block in blocks(len(labels)))
-    matrix = functools.reduce(np.add, counts)
-    plot_confusion(matrix, test[1].classes, confusion, title="Confusion on test, fused")
+    plot_confusion(functools.reduce(np.add, counts), test.classes, confusion, title="Confusion on test, fused")
     files = [confusion] if confusion.exists() else []
-    if tried:
+    if trials:
         files.append(folder / "fusion_trials.csv")
         write_table(
             files[-1],
-            [{"number": t.number, **t.coefficients, "value": t.value, "log_loss": t.log_loss} for t in tried],
+            [{"number": t.number, **t.coefficients, "value": t.value, "log_loss": t.log_loss} for t in trials],
         )
-    picture = folder / "fusion.png"
-    label = f"{LABELS[config.objective]} ({shown.method})"
-    models = shown.models
-    weights = np.array([list(trial.coefficients.values()) for trial in tried])
-    values = np.array([trial.value for trial in tried])
-    if shown.method == "stacking":
+    n_models = len(drawn.models)
+    if drawn.drawn_weights is None or n_models == 1 or (n_models > 3 and not trials):
         return files
-    if len(models) == 2:
-        steps = np.linspace(0, 1, 101)
-        points = np.stack([steps, 1 - steps], axis=1)
-        curves = {split: _worth(points, shown, *each, config) for split, each in {"val": val, "test": test}.items()}
-        plot_fusion_curve(steps, curves, (models[0], models[1]), float(shown.weights[0]), picture, label)
-    elif len(models) == 3:
-        grid = np.array([(i, j, 20 - i - j) for i in range(21) for j in range(21 - i)]) / 20
-        area = _worth(grid, shown, *val, config)
-        places, worths = (weights, values) if tried else (grid, area)
-        plot_fusion_ternary(places, worths, models, shown.weights, picture, (grid, area), f"{label} on val")
-    elif tried and len(models) > 3:
-        plot_fusion_parallel(weights, values, models, shown.weights, picture, f"{label} on val")
+    if n_models == 2:
+        _draw_two(drawn, drawn.drawn_weights, {"val": val, "test": test}, config, picture)
     else:
-        return files
+        _draw_more(drawn, drawn.drawn_weights, val, config, picture, trials=trials)
     return [picture, *files] if picture.exists() else files
 
 
-def _worth(points: np.ndarray, shown: Fusion, stack: np.ndarray, table: ScoreTable, config: FuseConfig) -> np.ndarray:
-    """What (P, M) weights are worth, in the domain in which the method takes them: (P,)."""
-    domain: Domain = "probability"
-    if shown.method == "log_weights":
-        stack, domain = logarithms(stack), "log"
-    elif shown.method == "temperature":
-        stack = calibrated(stack, shown.temperatures)
-    objective = FusionObjective(stack, table.labels, config.objective, domain)
+def _draw_two(
+    fusion: Fusion, chosen: np.ndarray, splits: Mapping[str, ScoreStack], config: FuseConfig, picture: Path
+) -> None:
+    steps = np.linspace(0, 1, 101)
+    points = np.stack([steps, 1 - steps], axis=1)
+    curves = {name: _objective_values(points, fusion, split, config) for name, split in splits.items()}
+    models = fusion.models[0], fusion.models[1]
+    plot_fusion_curve(steps, curves, models, float(chosen[0]), picture, label=_label(fusion, config))
+
+
+def _draw_more(
+    fusion: Fusion,
+    chosen: np.ndarray,
+    val: ScoreStack,
+    config: FuseConfig,
+    picture: Path,
+    *,
+    trials: "Sequence[WeightTrial]",
+) -> None:
+    label = f"{_label(fusion, config)} on val"
+    weights = np.array([list(trial.coefficients.values()) for trial in trials])
+    values = np.array([trial.value for trial in trials])
+    if len(fusion.models) > 3:
+        plot_fusion_parallel(weights, values, fusion.models, chosen, picture, label=label)
+        return
+    grid = np.array([(i, j, 20 - i - j) for i in range(21) for j in range(21 - i)]) / 20
+    area = _objective_values(grid, fusion, val, config)
+    places, values = (weights, values) if trials else (grid, area)
+    plot_fusion_ternary(places, values, fusion.models, chosen, picture, background=(grid, area), label=label)
+
+
+def _label(fusion: Fusion, config: FuseConfig) -> str:
+    return f"{LABELS[config.objective]} ({fusion.name})"
+
+
+def _objective_values(points: np.ndarray, fusion: Fusion, split: ScoreStack, config: FuseConfig) -> np.ndarray:
+    """(P,) values of the objective by (P, M) weights, on what the fusion's weights are of."""
+    values, domain = fusion.weighted_values(split.probabilities)
+    objective = FusionObjective(values, split.labels, config.objective, domain)
     return np.array([objective(point) for point in points])
 
 
@@ -100,6 +116,7 @@ def plot_fusion_curve(
     models: tuple[str, str],
     chosen: float,
     path: Path,
+    *,
     label: str = "top-1 accuracy",
 ) -> None:
     """Write a picture of accuracy over the weight of the first of two models.
@@ -149,6 +166,7 @@ def plot_fusion_ternary(
     models: Sequence[str],
     chosen: np.ndarray,
     path: Path,
+    *,
     background: tuple[np.ndarray, np.ndarray] | None = None,
     label: str = "top-1 accuracy on val",
 ) -> None:
@@ -156,7 +174,7 @@ def plot_fusion_ternary(
 
     Args:
         coefficients: (T, 3), rows sum to 1.
-        values: (T,) what each was worth.
+        values: (T,) of the objective.
         models: three names.
         chosen: (3,) the coefficients in use.
         path: the PNG to write.
@@ -191,8 +209,8 @@ def plot_fusion_ternary(
             axes.text(corner[0], corner[1] + lift, name, ha="center", fontweight="bold")
         axes.legend(loc="upper left", bbox_to_anchor=(-0.08, 1.0))
         figure.colorbar(points, ax=axes, fraction=0.04, pad=0.04, label=label)
-        said = " + ".join(f"{name} {weight:.3g}" for name, weight in zip(models, chosen, strict=True))
-        figure.suptitle(said, fontsize=11, fontweight="bold")
+        title = " + ".join(f"{name} {weight:.3g}" for name, weight in zip(models, chosen, strict=True))
+        figure.suptitle(title, fontsize=11, fontweight="bold")
 
 
 @optional_picture
@@ -202,6 +220,7 @@ def plot_fusion_parallel(
     models: Sequence[str],
     chosen: np.ndarray,
     path: Path,
+    *,
     label: str = "top-1 accuracy on val",
 ) -> None:
     """Write parallel coordinates: an axis a model, a line for each of (T, M) coefficients tried, the best on top."""

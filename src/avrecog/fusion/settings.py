@@ -1,24 +1,33 @@
 """Section `fuse` of params.yaml."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, Strict
+from pydantic import BeforeValidator, Field, Strict
 
 from avrecog.config import Count, NonNegativeNumber, WholeNumber, section
 from avrecog.errors import ConfigError
+from avrecog.fusion.methods.registry import METHODS
 
 Objective = Literal["top1", "mean_class_accuracy", "log_loss"]
 Domain = Literal["probability", "log"]
-Method = Literal["equal", "weights", "temperature", "log_weights", "stacking"]
-METHODS: tuple[Method, ...] = get_args(Method)  # from the fewest fitted numbers to the most
+
+
+def _check_registered(name: Any) -> Any:
+    if not isinstance(name, str) or name not in METHODS:
+        *others, last = (repr(known) for known in METHODS)
+        raise ValueError(f"expected {', '.join(others)} or {last}, got {name!r}")
+    return name
+
+
+MethodName = Annotated[str, BeforeValidator(_check_registered)]
 
 
 @section
 class FuseConfig:
-    """Section `fuse` of params.yaml. What the methods are stands in `methods.py`."""
+    """Section `fuse` of params.yaml. The methods are those of `methods/registry.py`."""
 
     coefficients: dict[str, NonNegativeNumber] | None = None  # model -> weight, used as they are; null: found on val
-    methods: Annotated[list[Method], Field(min_length=1)] | None = None  # compared; null: all, stacking if it is quick
+    methods: Annotated[list[MethodName], Field(min_length=1)] | None = None  # compared; null: all that are quick
     objective: Objective = "top1"  # what the choice and the search maximise on val; log_loss is minimised
     n_trials: Count = 200
     n_folds: Annotated[int, Strict(), Field(ge=2)] = 5  # of the cross-validation inside val that chooses the method

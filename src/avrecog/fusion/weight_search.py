@@ -1,4 +1,4 @@
-"""Searching the coefficients of a late fusion with Optuna.
+"""Searching the weights of a late fusion with Optuna.
 
 The sampler asks in memory, and every finished trial is appended to a journal file at once, whole: one write a trial
 instead of one for each step of it, and a kill leaves no trial half done. Each trial's sampler is seeded by the seed
@@ -8,7 +8,6 @@ and the number of trials before it, so a search that was killed and resumed take
 import contextlib
 import hashlib
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 from optuna.trial import TrialState
 
-from avrecog import fusion
 from avrecog.errors import ScoreError
 from avrecog.fusion.objective import FusionObjective
 from avrecog.fusion.settings import Domain, FuseConfig
@@ -30,10 +28,15 @@ logger = logging.getLogger(__name__)
 
 GRID = 100  # two models: weights 0, 1/100, ... 1
 RESOLUTION = 1000  # more models: weights are whole thousandths, so that a printed weight is the exact one
+# the code that decides a trial's value beside the scores: values from before a fix must not be resumed
+SOURCES = tuple(
+    Path(__file__).parents[1] / name
+    for name in ("fusion/weight_search.py", "fusion/objective.py", "fusion/weighted_sum.py", "metrics.py")
+)
 
 
 @dataclass(frozen=True)
-class Trial:
+class WeightTrial:
     """One set of coefficients that was tried."""
 
     number: int
@@ -43,22 +46,23 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class SearchResult:
     """The best coefficients and all that were tried."""
 
     coefficients: dict[str, float]  # model -> weight, non-negative, sum 1
     value: float  # of the objective, more is better (the log-loss is negated)
-    trials: list[Trial]  # in the order they were tried
+    trials: list[WeightTrial]  # in the order they were tried
 
 
-def tune_coefficients(
+def search_weights(
     values: np.ndarray,
     labels: np.ndarray,
     models: Sequence[str],
     config: FuseConfig,
+    *,
     study_path: Path | None = None,
     domain: Domain = "probability",
-) -> Tuning:
+) -> SearchResult:
     """The coefficients that are worth most on these clips, which should be those of val.
 
     Equal weights and each model alone are always tried first, so the result is never worse here than any of them. Then,
@@ -95,18 +99,19 @@ def tune_coefficients(
         memory = optuna.create_study(direction="maximize")
         memory.add_trials(journal.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[:n_trials])
         for number in range(len(memory.trials), n_trials):
-            trial = _tried(memory, number, first, models, objective, config.seed)
+            trial = _run_trial(memory, number, first=first, models=models, objective=objective, seed=config.seed)
             journal.add_trial(trial)
         tried = memory.get_trials(deepcopy=False)
-        most = max(round(float(trial.values[0]), 12) for trial in tried)
-        trials = [_read_trial(trial, models, objective, most) for trial in tried]
-    best = max(trials, key=_merit)
-    return Tuning(best.coefficients, best.value, trials)
+        highest = max(round(float(trial.values[0]), 12) for trial in tried)
+        trials = [_read_trial(trial, models, objective, highest) for trial in tried]
+    best = max(trials, key=_ranking_key)
+    return SearchResult(best.coefficients, best.value, trials)
 
 
-def _tried(
+def _run_trial(
     memory: optuna.Study,
     number: int,
+    *,
     first: list[np.ndarray],
     models: Sequence[str],
     objective: FusionObjective,
@@ -123,18 +128,18 @@ def _tried(
 
 
 def _read_trial(
-    trial: optuna.trial.FrozenTrial, models: Sequence[str], objective: FusionObjective, most: float
-) -> Trial:
+    trial: optuna.trial.FrozenTrial, models: Sequence[str], objective: FusionObjective, highest: float
+) -> WeightTrial:
     coefficients = _coefficients(np.array([trial.params[model] for model in models]))
-    return Trial(
+    return WeightTrial(
         number=trial.number,
         coefficients=dict(zip(models, coefficients.tolist(), strict=True)),
         value=float(trial.values[0]),
-        log_loss=objective.log_loss(coefficients) if round(float(trial.values[0]), 12) == most else None,
+        log_loss=objective.log_loss(coefficients) if round(float(trial.values[0]), 12) == highest else None,
     )
 
 
-def _merit(trial: Trial) -> tuple[float, float, float]:
+def _ranking_key(trial: WeightTrial) -> tuple[float, float, float]:
     weights = np.array(list(trial.coefficients.values()))
     # rounded, so that the last bits of a sum decide nothing
     log_loss = np.inf if trial.log_loss is None else round(trial.log_loss, 12)
@@ -207,8 +212,7 @@ def drop_cut_off_line(path: Path) -> None:
 
 
 def _digest(values: np.ndarray, labels: np.ndarray, models: Sequence[str], config: FuseConfig) -> str:
-    # the code too: values from before a fix must not be gone on with
-    code = [Path(str(module.__file__)).read_bytes() for module in (fusion, sys.modules[__name__])]
+    code = [path.read_bytes() for path in SOURCES]
     digest = hashlib.sha256(repr((code, list(models), values.shape, config.objective, config.seed)).encode())
     for array in (values, labels):
         digest.update(np.ascontiguousarray(array).data)

@@ -1,7 +1,7 @@
 """The score tables of several models as one array."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,45 @@ from avrecog.scores.npz import read_scores
 from avrecog.scores.table import ScoreTable, join_scores, probabilities
 
 
-def read_stack(scores_dir: Path, models: Sequence[str], split: str) -> tuple[list[ScoreTable], np.ndarray]:
-    """The tables of a split, of the same clips in one order, and their (M, N, K) probabilities, which they share."""
+@dataclass(frozen=True, eq=False)
+class ScoreStack:
+    """The probabilities that M models give K classes on the same N clips of a split."""
+
+    tables: list[ScoreTable]  # one a model, with the probabilities as their scores
+    probabilities: np.ndarray  # (M, N, K) float32
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64 in [0, K)."""
+        return self.tables[0].labels
+
+    @property
+    def clip_ids(self) -> np.ndarray:
+        """(N,) names of the clips."""
+        return self.tables[0].clip_ids
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The K names."""
+        return self.tables[0].classes
+
+    @property
+    def n_left_out(self) -> dict[str, int]:
+        """How many clips each model could not score, for the models that lack some; none of these clips is here."""
+        return {table.model: len(table.left_out) for table in self.tables if len(table.left_out)}
+
+
+def read_stack(scores_dir: Path, models: Sequence[str], split: str) -> ScoreStack:
+    """The models' scores of a split, of the same clips in one order; the tables share the memory of the stack.
+
+    Raises:
+        ScoreError: if a table is missing or damaged, or they don't fit together; LeakError if one of another split is
+            called so.
+    """
     tables = read_tables(scores_dir, models, split)
-    stack = stacked(tables)
-    return [replace(table, scores=rows, kind="probabilities") for table, rows in zip(tables, stack, strict=True)], stack
+    stack = stack_probabilities(tables)
+    shared = [replace(table, scores=rows, kind="probabilities") for table, rows in zip(tables, stack, strict=True)]
+    return ScoreStack(shared, stack)
 
 
 def read_tables(scores_dir: Path, models: Sequence[str], split: str) -> list[ScoreTable]:
@@ -36,6 +70,6 @@ def _read_split(folder: Path, split: str) -> ScoreTable:
     return table
 
 
-def stacked(tables: Sequence[ScoreTable]) -> np.ndarray:
+def stack_probabilities(tables: Sequence[ScoreTable]) -> np.ndarray:
     """The tables' probabilities, (M, N, K) float32."""
     return np.stack([probabilities(table) for table in tables])
