@@ -33,7 +33,7 @@ def draw_ternary(path: Path, flat: bool = False) -> None:
     coefficients = np.random.default_rng(0).dirichlet(np.ones(3), 20)
     values = np.full(20, 0.5) if flat else coefficients[:, 0]
     fusion_plots.plot_fusion_ternary(
-        coefficients, values, ("a", "b", "c"), coefficients[0], path, (coefficients, values)
+        coefficients, values, ("a", "b", "c"), coefficients[0], path, background=(coefficients, values)
     )
 
 
@@ -105,13 +105,13 @@ def test_names_are_drawn_as_they_are_written(tmp_path, caplog):
         plots.plot_confusion(matrix, HARD, tmp_path / "confusion.png", title="$$")
         weights = np.linspace(0, 1, 11)
         fusion_plots.plot_fusion_curve(
-            weights, {"$val": weights}, (HARD[0], HARD[3]), 0.4, tmp_path / "curve.png", "$$"
+            weights, {"$val": weights}, (HARD[0], HARD[3]), 0.4, tmp_path / "curve.png", label="$$"
         )
         fusion_plots.plot_fusion_ternary(
             np.eye(3), np.arange(3.0), HARD[:3], np.eye(3)[0], tmp_path / "ternary.png", label="$$"
         )
         fusion_plots.plot_fusion_parallel(
-            np.eye(8), np.arange(8.0), HARD, np.eye(8)[0], tmp_path / "parallel.png", "$$"
+            np.eye(8), np.arange(8.0), HARD, np.eye(8)[0], tmp_path / "parallel.png", label="$$"
         )
         plots.plot_history([{"epoch": 1, "train_loss": 1.0, "train_top1": 0.1}], tmp_path / "history.png", "$$")
     assert len(list(tmp_path.glob("*.png"))) == 5

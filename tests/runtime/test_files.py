@@ -1,3 +1,4 @@
+import fcntl
 import os
 
 import pytest
@@ -58,6 +59,21 @@ def test_the_lock_is_free_when_its_process_has_ended(tmp_path, holder, how):
         holder.communicate("\n")
     with sole_writer(tmp_path / "out"):
         assert (tmp_path / "out.writer.lock").read_text() == str(os.getpid())
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    flock, n = fcntl.flock, []
+
+    def removed_first(descriptor, how):
+        flock(descriptor, how)
+        if not n.append(1) and len(n) == 1:
+            (tmp_path / "out.writer.lock").unlink()
+
+    monkeypatch.setattr(fcntl, "flock", removed_first)
+    with sole_writer(tmp_path / "out"):
+        assert (tmp_path / "out.writer.lock").read_text() == str(os.getpid())
+    assert len(n) == 2
 
 
 def test_the_lock_is_free_after_the_block_even_if_it_raised(tmp_path):

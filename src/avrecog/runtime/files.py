@@ -60,23 +60,17 @@ def sync(path: Path) -> None:
 def sole_writer(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder` (or of a file) while the block runs.
 
-    The lock file stands beside the folder and names the holder's process id. The operating system frees it when the
-    process ends, however it ends. Temporary files that a killed writer left in the folder are removed first.
+    The lock file stands beside the folder while the lock is held, and names the holder's process id. The operating
+    system frees it when the process ends, however it ends; after a kill the file stays until the next holder removes
+    it. Temporary files that a killed writer left in the folder are removed first.
 
     Raises:
         LockError: if another process holds it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f"{folder.name}.writer.lock")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = _lock(path, folder)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 32).decode() or "unknown"
-            raise LockError(
-                f"{folder}: process {holder} is writing it; wait for it to end, or end it with `kill {holder}`"
-            ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         remove_leftovers(folder)
@@ -84,7 +78,31 @@ def sole_writer(folder: Path) -> Iterator[None]:
             leftover.unlink()
         yield
     finally:
+        path.unlink(missing_ok=True)  # while it is held, so that nobody else's is removed
         os.close(descriptor)
+
+
+def _lock(path: Path, folder: Path) -> int:
+    """The open lock file, held.
+
+    Raises:
+        LockError: if another process holds it.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode() or "unknown"
+            os.close(descriptor)
+            raise LockError(
+                f"{folder}: process {holder} is writing it; wait for it to end, or end it with `kill {holder}`"
+            ) from None
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)  # its holder has removed it meanwhile: this one locks nothing
 
 
 @contextlib.contextmanager
