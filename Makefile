@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install moved demo test test-slow check format fuzz chaos bench errors ui lock clean
+.PHONY: help install moved demo test test-slow check format docs fuzz chaos bench errors ui lock clean
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,15 +40,21 @@ test-slow: $(READY) ## run the slow tests too; installs Debian's chromium for th
 	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null)
 	python -m pytest -m slow
 
-check: $(READY) ## format, lint, types, docstrings, import rules
+check: $(READY) ## format, lint, types, docstrings, import rules, pages
 	ruff format --check src stages tests
 	ruff check src stages tests
 	mypy
 	lint-imports
+	@$(MAKE) --no-print-directory docs
 
 format: $(READY) ## put the code into its format
 	ruff format src stages tests
 	ruff check --fix src stages tests
+
+docs: $(READY) ## build the pages and the reference into site/; dead links, missing pages and names that are gone fail
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict  # not --quiet, which hides the warnings from --strict
+	python -m pytest -q tests/test_docs.py
+	@echo 'docs: site/index.html'
 
 fuzz: $(READY) ## 10,000 mutated inputs for each file format (10 minutes)
 	AVRECOG_FUZZ=10000 python -m pytest -s -q tests/fuzz

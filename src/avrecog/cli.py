@@ -1,4 +1,4 @@
-"""The command `avrecog`: doors to the library that dvc's stages don't open.
+"""The command `avrecog`: the arguments of its subcommands and their defaults.
 
 Nothing heavy is imported before a command is chosen, so that `avrecog --help` comes at once.
 """

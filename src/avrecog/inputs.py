@@ -255,14 +255,14 @@ def plain_input(model_input: ModelInput) -> dict[str, Any]:
     return {"kind": type(model_input).__name__, **plain(model_input)}
 
 
-def read_input(values: Mapping[str, Any]) -> ModelInput:
+def read_input(values: Any) -> ModelInput:
     """The input that plain values describe.
 
     Raises:
         ConfigError: if they describe none.
     """
-    kind = values.get("kind")
-    if kind not in INPUTS:
+    kind = values.get("kind") if isinstance(values, Mapping) else None
+    if not isinstance(kind, str) or kind not in INPUTS:
         raise ConfigError(f"input.kind: expected one of {', '.join(INPUTS)}, got {kind!r}")
     read: ModelInput = validate(INPUTS[kind], {key: value for key, value in values.items() if key != "kind"}, "input")
     return read

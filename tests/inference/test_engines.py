@@ -187,7 +187,7 @@ def test_a_network_that_is_too_large_for_a_file_is_refused_with_a_word(trained, 
         def SerializeToString(self):
             raise error
 
-    monkeypatch.setattr("avrecog.models.onnx_export.to_onnx", lambda *_: Large())
+    monkeypatch.setattr("avrecog.inference.engines.to_onnx", lambda *_: Large())
     with pytest.raises(ConfigError, match="can't be an ONNX file, which holds 2 GB at most: .*(serialize|exceeds)"):
         ENGINES["onnxruntime"].start(load_model(trained("resnet")), torch.device("cpu"))
 
@@ -260,7 +260,7 @@ def test_the_others_take_a_view(trained, tmp_path, section):
 def test_what_cannot_be_exported_is_said(trained, tmp_path):
     with pytest.raises(ConfigError, match=r"m.bin: expected a name that ends with .onnx"):
         export_model(trained("resnet"), tmp_path / "m.bin")
-    with pytest.raises(ConfigError, match="avsync compares and names no classes"):
+    with pytest.raises(ConfigError, match="compares sound and picture and names no classes"):
         export_model(trained("avsync"), tmp_path / "m.onnx")
     with pytest.raises(ConfigError, match=r"sampling mmaction2-1.x counts video frames"):
         export_model(small_checkpoint(tmp_path, sampling="mmaction2-1.x"), tmp_path / "m.onnx")
@@ -272,7 +272,7 @@ def test_predict_refuses_a_model_that_compares_and_names_no_classes(trained, tmp
     path = trained("avsync")
     file = clips.make_tone(tmp_path / "a.wav", duration_s=3.0).path
     with pytest.raises(
-        ConfigError, match=r"m\.ckpt: architecture avsync compares and names no classes; `avrecog sync`"
+        ConfigError, match=r"m\.ckpt: this model compares sound and picture and names no classes; `avrecog sync`"
     ):
         list(predict_files([file], [path], None, 2, engine=engine))
 
@@ -281,7 +281,7 @@ def test_one_that_was_exported_before_is_refused_too(trained, tmp_path):
     path = trained("avsync")
     ENGINES["onnxruntime"].start(load_model(path), torch.device("cpu"))
     assert list((tmp_path / ".avrecog/exports").glob("*.onnx"))
-    with pytest.raises(ConfigError, match=r"architecture avsync compares and names no classes"):
+    with pytest.raises(ConfigError, match=r"this model compares sound and picture and names no classes"):
         list(predict_files([tmp_path / "a.wav"], [path], None, 2, engine="onnxruntime"))
 
 

@@ -9,7 +9,7 @@ from avrecog.errors import ConfigError
 from avrecog.models.audio_resnet import DEPTHS, AudioResNet
 from avrecog.models.checkpoint import load_weights
 from avrecog.models.folding import fold_batch_norms
-from avrecog.models.registry import MODELS, build_model, model_section
+from avrecog.models.registry import MODELS, build_model, model_section, read_section
 from avrecog.models.resnet_audio import Block, ResNetAudio
 from avrecog.pipeline import PipelineConfig
 from avrecog.training.batches import check_single_clip
@@ -290,3 +290,13 @@ def test_a_model_named_twice_in_the_pipeline_is_refused():
 def test_tsn_standardises_by_imagenets_constants():
     model = made("tsn")
     np.testing.assert_allclose(model.standardise.mean.flatten(), [0.485, 0.456, 0.406], atol=1e-6)
+
+
+def test_keys_that_an_older_checkpoint_has_and_that_meant_nothing_are_passed_over():
+    former = {"dropout": 0.5, "drop_pathway": 0.8, "drop_scope": "fusion", "drop_per_clip": False, "sync_weight": 0.0}
+    read = read_section({**CONFIGS["avsync"], **former}, "config")
+    assert read == validate(model_section(), CONFIGS["avsync"], "models.m")
+    with pytest.raises(ConfigError, match="dropout: unknown key"):
+        validate(model_section(), {**CONFIGS["avsync"], **former}, "models.m")
+    with pytest.raises(ConfigError, match="config.nonsense: unknown key"):
+        read_section({**CONFIGS["avsync"], "nonsense": 1}, "config")

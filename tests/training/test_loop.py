@@ -233,12 +233,12 @@ def test_a_training_interrupted_in_its_validation_validates_when_it_goes_on(monk
     unbroken = fit(trainer(ema_decay=0.9))
     broken, signalled = trainer(ema_decay=0.9), []
 
-    def interrupt(*_):
+    def interrupt(*_, **__):
         signalled.append(True)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("avrecog.datasets.view_scores.predict_scores", interrupt)
+        patch.setattr("avrecog.training.loop.predict_scores", interrupt)
         when = StopWhen(lambda: bool(signalled))
         done = broken.fit(dataset(), dataset(12, seed=1), lambda row: None, tqdm(disable=True), when)
     assert not done
@@ -316,7 +316,7 @@ def test_batches_of_one_clip_train_where_every_batch_norm_sees_more():
 
 
 def test_more_processes_than_gpus_are_refused_with_what_to_do(monkeypatch):
-    monkeypatch.setattr("avrecog.runtime.device.pick_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr("avrecog.training.loop.pick_device", lambda: torch.device("cuda", 0))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(ConfigError, match="at most 1 processes, one for each GPU of this machine, got 2; lower"):
         Trainer(AudioResNet(10, 2, width=8), TrainConfig(), Processes(rank=1, n=2, n_on_this_machine=2))

@@ -202,7 +202,7 @@ def test_a_network_that_cannot_be_exported_is_trained_and_timed_without_it(proje
         raise ConfigError("Tsn can't be exported to ONNX: no such operator")
 
     monkeypatch.setattr(rehearsal, "to_onnx", to_onnx)
-    monkeypatch.setattr("avrecog.models.onnx_export.to_onnx", to_onnx)
+    monkeypatch.setattr("avrecog.inference.engines.to_onnx", to_onnx)
     timed = {"variants": ["eager", "onnxruntime"], "report": "eager"}
     projects.write_params(project, projects.SMALL, {"benchmark": timed, "models": {"rgb": {"dropout": 0.1}}})
     projects.run(project, "train", "rgb")
@@ -212,7 +212,7 @@ def test_a_network_that_cannot_be_exported_is_trained_and_timed_without_it(proje
 
 
 def test_a_network_that_onnx_runtime_cannot_load_is_left_out_of_the_benchmark(project, monkeypatch, caplog):
-    monkeypatch.setattr("avrecog.models.onnx_export.to_onnx", lambda *_: small_onnx("Odd", "odd"))
+    monkeypatch.setattr("avrecog.inference.engines.to_onnx", lambda *_: small_onnx("Odd", "odd"))
     timed = {"variants": ["eager", "onnxruntime", "int8"], "report": "eager"}
     projects.write_params(project, projects.SMALL, {"benchmark": timed})
     projects.run(project, "benchmark", "rgb")

@@ -1,4 +1,4 @@
-"""Source `csv`: an annotation file with one row a clip."""
+"""Source `csv`: a table with one row a clip, its columns and what they may hold."""
 
 import csv
 import io

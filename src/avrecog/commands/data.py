@@ -288,7 +288,7 @@ def _advice(params: Mapping[str, Any], data: DataConfig, looked: Looked) -> Iter
     elif min(sizes.values()) < FEW and not has_folds and not has_splits:
         yield (
             f"below {FEW} clips a class one test split is much luck: with a column fold (1 to 5) in a CSV each clip is "
-            f"tested once, see README.md"
+            f"tested once, see docs/experiments.md"
         )
     if max(sizes.values()) > UNEVEN * min(sizes.values()):
         yield "the classes are uneven: look at mean_class_accuracy beside top1 (fuse.objective may be that)"

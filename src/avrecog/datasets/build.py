@@ -1,7 +1,7 @@
 """Which dataset feeds which input: the one place where the two meet."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class StoredClips:
     rows: Mapping[str, ClipRows]  # by the modalities of the input; of two, a clip may be in one
     clip_ids: Sequence[str]
     labels: np.ndarray  # (N,) int64
-    n_frames: Mapping[str, int] = field(default_factory=dict)  # of each clip's video, where crops count them
+    n_frames: Mapping[str, int] | None = None  # of each clip's video, which crops may count; None: crops lie by time
     augment: AugmentConfig = AugmentConfig()
     training: bool = False  # whether pairs for synchronisation follow the input's curriculum; else all are hard
 
@@ -70,7 +70,7 @@ def _frame_sampling(model_input: LogMelInput, clips: StoredClips) -> FrameSampli
     Raises:
         ManifestError: if a clip has no frames to count.
     """
-    if model_input.sampling == "time":
+    if model_input.sampling == "time" or clips.n_frames is None:
         return None
     n_frames = [clips.n_frames.get(clip_id, 0) for clip_id in clips.clip_ids]
     without = [clip_id for clip_id, n in zip(clips.clip_ids, n_frames, strict=True) if n < 1]

@@ -1,4 +1,4 @@
-"""All processors decode: groups of clips go out, results come back in order."""
+"""All processors decode: clips go out to workers in groups, results come back in order."""
 
 import math
 from collections import deque

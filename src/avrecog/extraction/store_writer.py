@@ -1,4 +1,4 @@
-"""Writing a store of features: a kill loses the last seconds and nothing else."""
+"""Writing a store of features, each clip with its checksum; one that a kill left unfinished is gone on with."""
 
 import csv
 import json

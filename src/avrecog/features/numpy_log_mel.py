@@ -1,4 +1,7 @@
-"""Log-mel with NumPy alone, for what must start without PyTorch."""
+"""Log-mel with NumPy alone, for what must start without PyTorch; and the mel filters of both.
+
+These are computed in float64: torchaudio's own, in float32, are off by 1.9e-4.
+"""
 
 import math
 

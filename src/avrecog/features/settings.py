@@ -1,7 +1,6 @@
-"""What the front end for sound is: its settings, its mel filters, and log-mel without PyTorch.
+"""Section `audio` of params.yaml: settings of the log-mel front end; ours, those of SlowFast and of MMAction2.
 
-`FRONT_ENDS` has the settings that make the two reference implementations exact. The mel basis is computed in float64:
-torchaudio's own, in float32, is off by 1.9e-4.
+`FRONT_ENDS` has the settings that make the two reference implementations exact.
 """
 
 import math

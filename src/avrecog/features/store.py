@@ -1,4 +1,4 @@
-"""Clip id -> array on disk: all clips of a modality in one memory-mapped file, one after the other.
+"""Reading a store of features: clip id -> rows of one memory-mapped file; `extraction/store_writer.py` writes it.
 
 A store is a folder: `values.bin` (rows of one shape and type), `index.csv` (one line a clip: where its rows lie, and
 their checksum), `store.json` (the settings it was made with), which is written last: a folder without it is not yet a

@@ -1,4 +1,4 @@
-"""Media file -> mono waveform at one sample rate.
+"""Media file -> mono waveform at one sample rate, by libsndfile or FFmpeg, block by block.
 
 FFmpeg decodes, by way of PyAV; of WAV files libsndfile does, which is faster and gives the same samples. soxr
 resamples. Time stamps rule: where sound is missing there is silence, and where two overlap the first one is heard.

@@ -1,4 +1,4 @@
-"""Opening a media file with FFmpeg."""
+"""Opening a media file with FFmpeg: the limits of what is opened, and what is refused."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Which tracks of a file are taken: those that players choose, if they can be decoded."""
+"""Which tracks of a file are taken: those that players choose, if they can be decoded; cover art is none."""
 
 from dataclasses import dataclass
 from pathlib import Path

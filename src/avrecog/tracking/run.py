@@ -1,4 +1,4 @@
-"""Experiment tracking with MLflow; experiments/tracked_rows.py reads what this has written.
+"""One MLflow run of a stage: its parameters, numbers and files; what can't be sent now is kept and sent later.
 
 Two MLflow experiments: `avrecog-stages` has a run for every execution of a stage; `avrecog` has the rows that people
 compare, written whole by stage report. client.py says where they are.

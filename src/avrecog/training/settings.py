@@ -1,4 +1,4 @@
-"""Section `train` of params.yaml, and what a model has in force after its own overrides."""
+"""Section `train` of params.yaml, the linear scaling rule, and what a model has in force after its overrides."""
 
 from collections.abc import Mapping
 from typing import Any, Literal

@@ -135,7 +135,7 @@ def test_a_stopped_worker_gives_its_values_back(tmp_path):
 DIE = """
 import os, signal, sys
 from pathlib import Path
-from avrecog.sweep.study import SweepStudy
+from avrecog.experiments.sweep.study import SweepStudy
 sys.path.insert(0, {tests!r})
 import importlib.util
 spec = importlib.util.spec_from_file_location("fakes", {here!r})
