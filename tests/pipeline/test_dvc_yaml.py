@@ -96,6 +96,14 @@ def test_the_deps_of_a_stage_name_every_source_file_it_reaches(stage):
     assert not unneeded
 
 
+def test_only_fuse_and_report_depend_on_how_models_are_fused_and_neither_on_a_network():
+    def depends(stage: str, *rooms: str) -> bool:
+        return any(dep.startswith(tuple(f"src/avrecog/{room}" for room in rooms)) for dep in STAGES[stage]["deps"])
+
+    assert {stage for stage in STAGES if depends(stage, "fusion")} == {"fuse", "report"}
+    assert not any(depends(stage, "models", "datasets", "training") for stage in ("fuse", "report"))
+
+
 def test_a_kept_export_hangs_on_every_source_file_that_makes_it(tmp_path, monkeypatch):
     package = SRC / "avrecog"
     engines = package / "inference/engines.py"
