@@ -54,6 +54,11 @@ def spans(path: str = "a.wav", n: int = 10, **cells: Any) -> list[dict[str, Any]
     ]
 
 
+def test_an_unknown_source_is_refused_from_python_too(tmp_path):
+    with pytest.raises(ConfigError, match="source: expected one of demo, csv, .*, got 'cvs'; did you mean `csv`"):
+        prepare(DataConfig(source="cvs", annotation="clips.csv"), tmp_path / "out")
+
+
 def test_copies_of_a_file_are_cut_to_one_side(tmp_path):
     for index in range(12):
         make_tone(tmp_path / f"{index}.wav", 300.0 + 20 * index)

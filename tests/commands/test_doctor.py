@@ -101,6 +101,11 @@ def test_doctor_sees_models_that_are_not_there_and_wrong_overrides(healthy, doct
     assert "data.annotation: nowhere does not exist" in out
 
 
+def test_doctor_names_the_model_whose_front_end_is_off(healthy, doctor):
+    projects.write_params(healthy, projects.SMALL, {"audio": None})
+    assert "models.audio: this model needs section `audio`, which is null" in "\n".join(doctor(healthy)[1])
+
+
 def test_doctor_sees_that_there_is_no_git_repository(healthy, doctor):
     shutil.rmtree(healthy / ".git")
     (problem,), _ = doctor(healthy)

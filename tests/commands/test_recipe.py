@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 import projects
 from avrecog import cli
-from avrecog.annotations.settings import DataConfig
+from avrecog.annotations.sources import DataSection
 from avrecog.config import load_params, read_yaml, validate
 from avrecog.models.checkpoint import load_checkpoint
 from avrecog.models.registry import model_section
@@ -80,7 +80,7 @@ def test_a_kinetics_recipe_trains_in_small(name, tmp_path, tracking_template, ki
     shutil.copytree(tracking_template, tmp_path / "mlruns")
     shutil.copytree(projects.ROOT / "recipes", tmp_path / "recipes")
     apply(tmp_path, name, kinetics.lists)
-    assert load_params(tmp_path / "params.yaml", data=DataConfig).data.kinetics.test.endswith("val_list_videos.txt")
+    assert load_params(tmp_path / "params.yaml", data=DataSection).data.kinetics.test.endswith("val_list_videos.txt")
     (model,) = projects.shrink_kinetics(tmp_path, kinetics.section)["pipeline"]["models"]
     projects.run(tmp_path, "prepare")
     projects.run(tmp_path, "extract")

@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 
@@ -48,6 +49,24 @@ def test_a_second_writer_is_refused_with_the_first_ones_pid(tmp_path, holder):
     message = rf"out: process {holder.pid} is writing it; .*`kill {holder.pid}`"
     with pytest.raises(LockError, match=message), sole_writer(tmp_path / "out"):
         pass
+
+
+def test_a_holder_that_has_not_named_itself_is_not_to_be_killed(tmp_path, holder):
+    (tmp_path / "out.writer.lock").write_text("")
+    message = "out: process unknown is writing it; wait for it to end$"
+    with pytest.raises(LockError, match=message), sole_writer(tmp_path / "out"):
+        pass
+
+
+def test_a_lock_that_cannot_be_taken_is_not_kept_open(tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="no locks"), sole_writer(tmp_path / "out"):
+        pass
+    assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.mark.parametrize("how", ["end", "kill"])

@@ -10,7 +10,7 @@ from avrecog.annotations.annotated_clip import AnnotatedClip
 from avrecog.annotations.folder_source import PassedOver
 from avrecog.annotations.names import cleaned, name_problem, shown
 from avrecog.annotations.settings import DataConfig
-from avrecog.annotations.sources import SOURCES
+from avrecog.annotations.sources import find_source
 from avrecog.errors import ManifestError, MediaError, NotMediaError
 from avrecog.manifest import Clip, media_path
 from avrecog.media.read_files import MediaFile, read_media
@@ -21,7 +21,7 @@ MIN_CLIP_S = 0.01  # a span shorter than this holds nothing that a front end cou
 
 def read_annotation(data: DataConfig, out: Path) -> list[AnnotatedClip]:
     """What is annotated, by the source that `data.source` names; one that makes its clips does so in `out`."""
-    source = SOURCES[data.source]
+    source = find_source(data)
     out.mkdir(parents=True, exist_ok=True)  # an output of the stage
     if not source.makes_clips:  # dvc warns of an empty output, each time
         (out / "none.txt").write_text(f"No clips of the demo: data.source is {data.source}.\n", encoding="utf-8")

@@ -31,11 +31,20 @@ def register(name: str, source: Source) -> None:
         raise ConfigError(f"source {name}: there is one of this name; choose another")
 
 
-def _checked(data: DataConfig) -> DataConfig:
+def find_source(data: DataConfig) -> Source:
+    """The source that `data.source` names.
+
+    Raises:
+        ConfigError: if there is none of that name.
+    """
     if data.source not in SOURCES:
         known = ", ".join(SOURCES)
         raise ConfigError(f"source: expected one of {known}, got {data.source!r}{suggest(data.source, SOURCES)}")
-    SOURCES[data.source].check(data)
+    return SOURCES[data.source]
+
+
+def _checked(data: DataConfig) -> DataConfig:
+    find_source(data).check(data)
     return data
 
 

@@ -166,11 +166,15 @@ def _model_findings(params: "Params", named: Sequence[str]) -> tuple[list[str], 
         model = getattr(params, f"model {name}")
         try:
             settings, _ = resolve_train_config(params.train, model.train, name)
-            if any(name in models for models in in_use.values()):
-                model.input().check(FrontEnd(params.audio, params.video))
-                compiled += [f"train.compile: {name} can't be compiled"] if settings.compile else []
         except AvrecogError as error:
             problems.append(str(error))
+            continue
+        if any(name in models for models in in_use.values()):
+            compiled += [f"train.compile: {name} can't be compiled"] if settings.compile else []
+            try:
+                model.input().check(FrontEnd(params.audio, params.video))
+            except AvrecogError as error:
+                problems.append(f"models.{name}: {str(error).removeprefix('params.yaml: ')}")
     for section, models in in_use.items():
         problems += [
             f"{section}.models: {name} is no section below models ({', '.join(named)})"

@@ -131,10 +131,12 @@ def _curves(history: Sequence[EpochMetrics]) -> list[tuple[int, EpochMetrics]]:
 def _read_result(name: str, paths: ReportPaths) -> ModelResult:
     folder, metrics = paths.models / name, paths.metrics
     config = read_yaml(folder / "config.yaml")
-    try:
-        backbone, inputs = config.pop("backbone"), config.pop("inputs")
-    except KeyError as error:
-        raise ScoreError(f"{folder}/config.yaml: has no {error}; run `dvc repro train`") from None
+    backbone, inputs = config.pop("backbone", None), config.pop("inputs", None)
+    if not isinstance(backbone, str) or not isinstance(inputs, list):
+        raise ScoreError(
+            f"{folder}/config.yaml: expected `backbone`, a name, and `inputs`, a list of sections, got "
+            f"{backbone!r} and {inputs!r}; run `dvc repro train`"
+        )
     return ModelResult(
         name,
         backbone,

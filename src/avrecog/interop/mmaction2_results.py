@@ -86,7 +86,7 @@ def read_datalist(path: Path) -> Datalist:
         ScoreError: if it can't be read or a line is anything else.
     """
     clip_ids, labels = [], []
-    for number, line in enumerate(_lines(path, "datalist"), start=1):
+    for number, line in enumerate(read_lines(path, "datalist"), start=1):
         parts = line.split()
         if not parts:
             continue
@@ -136,7 +136,7 @@ def _read(path: Path) -> Any:
     ending = path.suffix.lower()
     if ending in PICKLES:
         return read_pickle(path)
-    text = "\n".join(_lines(path, "result file", MAX_YAML_BYTES if ending in YAMLS else MAX_BYTES))
+    text = "\n".join(read_lines(path, "result file", MAX_YAML_BYTES if ending in YAMLS else MAX_BYTES))
     try:
         if ending not in YAMLS:
             return json.loads(text)
@@ -149,7 +149,7 @@ def _read(path: Path) -> Any:
         raise ScoreError(f"{path}: not valid {'YAML' if ending in YAMLS else 'JSON'}: {error}") from None
 
 
-def _lines(path: Path, what: str, most_bytes: int = MAX_BYTES) -> list[str]:
+def read_lines(path: Path, what: str, most_bytes: int = MAX_BYTES) -> list[str]:
     """The lines of a text file.
 
     Raises:

@@ -12,10 +12,10 @@ from avrecog.interop.mmaction2_results import (
     ENDINGS,
     PICKLES,
     ResultFileOptions,
-    _lines,
     is_result_file,
     labels_of,
     read_datalist,
+    read_lines,
     read_results,
 )
 from avrecog.runtime.files import atomic_path
@@ -148,7 +148,7 @@ def convert_scores(
 
 
 def _class_names(path: Path, n_classes: int) -> tuple[str, ...]:
-    names = tuple(line.strip() for line in _lines(path, "label map") if line.strip())
+    names = tuple(line.strip() for line in read_lines(path, "label map") if line.strip())
     if len(names) != n_classes:
         raise ScoreError(f"{path}: expected {n_classes} class names, one a line, got {len(names)}")
     return names

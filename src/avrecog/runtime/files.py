@@ -78,8 +78,10 @@ def sole_writer(folder: Path) -> Iterator[None]:
             leftover.unlink()
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held, so that nobody else's is removed
-        os.close(descriptor)
+        try:
+            path.unlink(missing_ok=True)  # while it is held, so that nobody else's is removed
+        finally:
+            os.close(descriptor)
 
 
 def _lock(path: Path, folder: Path) -> int:
@@ -92,16 +94,19 @@ def _lock(path: Path, folder: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
+            held = path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
         except BlockingIOError:
-            holder = os.read(descriptor, 32).decode() or "unknown"
+            holder = os.read(descriptor, 32).decode()
             os.close(descriptor)
-            raise LockError(
-                f"{folder}: process {holder} is writing it; wait for it to end, or end it with `kill {holder}`"
-            ) from None
+            end = f", or end it with `kill {holder}`" if holder else ""  # it has not yet written its number
+            raise LockError(f"{folder}: process {holder or 'unknown'} is writing it; wait for it to end{end}") from None
         except FileNotFoundError:
-            pass
+            held = False
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if held:
+            return descriptor
         os.close(descriptor)  # its holder has removed it meanwhile: this one locks nothing
 
 
